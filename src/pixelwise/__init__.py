@@ -1,0 +1,1 @@
+"""Image segmentation from a folder of images and masks to a measured model."""

@@ -1,0 +1,1 @@
+"""What is done with models: describing, training, evaluating, predicting, storing."""

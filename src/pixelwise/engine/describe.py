@@ -1,0 +1,132 @@
+"""What a model is: parameters, receptive field, sizes, cost and layer table, computed and not quoted."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pixelwise.engine.layer_table import Layer, layer_table, output_stride, receptive_fields
+from pixelwise.models import create_model, model_info, model_options
+from pixelwise.structures import SizeRule
+
+
+class LayerRow(BaseModel):
+    """One line of the printed layer table; sizes are (C, H, W), FLOPs are for one image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: str
+    kernel: list[int]
+    stride: list[int]
+    output: list[int]
+    parameters: int
+    flops: int
+
+
+class Description(BaseModel):
+    """The facts of a model that `pixelwise describe` prints.
+
+    Attributes:
+        receptive_field: [height, width] in pixels of the output that sees most; None behind a global pooling.
+        receptive_field_smallest: the same of the output that sees least (strides make it depend on the phase).
+        output_stride: step in input pixels of the grid on which the last layer with weights computes.
+        flops: for one image of `input_size`, a multiply-add counted as two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    family: str
+    task: str
+    year: int
+    paper: str
+    fidelity: str
+    source: str
+    num_classes: int
+    in_channels: int
+    options: dict[str, str | int | float | bool | None]
+    parameters: int
+    receptive_field: list[int] | None
+    receptive_field_smallest: list[int] | None
+    output_stride: int
+    legal_sizes: str
+    input_size: list[int]
+    output_size: list[int]
+    flops: int
+    layers: list[LayerRow]
+
+
+def describe(
+    name: str,
+    *,
+    num_classes: int = 2,
+    in_channels: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    **options: object,
+) -> Description:
+    """Describe a model without allocating its weights.
+
+    Args:
+        name: a name of `list_models()`.
+        num_classes: K of the head.
+        in_channels: C of the image; None takes the system's own (1 for the paper's U-Net).
+        input_size: (H, W); None takes the paper's or the usual size. An illegal one raises `RequestError`
+            that names the nearest legal sizes.
+        options: the model's own options.
+    """
+    info = model_info(name)
+    if in_channels is None:
+        in_channels = int(inspect.signature(info.build).parameters["in_channels"].default)
+    with torch.device("meta"):
+        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **options)
+    rule = model.size_rule
+    assert isinstance(rule, SizeRule)
+    size = input_size or info.input_size
+    layers = layer_table(model, in_channels=in_channels, input_size=size)
+    largest, smallest = _field_extremes(layers, rule.period)
+    defaults = {key: parameter.default for key, parameter in model_options(name).items()}
+    return Description(
+        name=name,
+        family=info.family,
+        task=info.task,
+        year=info.year,
+        paper=info.paper,
+        fidelity=info.fidelity,
+        source=info.source,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        options={**defaults, **options},
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        receptive_field=largest,
+        receptive_field_smallest=smallest,
+        output_stride=output_stride(layers),
+        legal_sizes=rule.describe(),
+        input_size=list(size),
+        output_size=list(layers[-1].shape[1:]),
+        flops=sum(layer.flops for layer in layers),
+        layers=[_row(layer) for layer in layers],
+    )
+
+
+def _field_extremes(layers: list[Layer], period: int) -> tuple[list[int] | None, list[int] | None]:
+    per_axis = [receptive_fields(layers, axis=axis, period=period) for axis in (0, 1)]
+    if any(fields is None for fields in per_axis):
+        return None, None
+    known = [fields for fields in per_axis if fields is not None]
+    return [max(fields) for fields in known], [min(fields) for fields in known]
+
+
+def _row(layer: Layer) -> LayerRow:
+    windows = layer.windows or ()
+    return LayerRow(
+        name=layer.name,
+        kind=layer.kind,
+        kernel=[window.kernel for window in windows],
+        stride=[window.stride for window in windows],
+        output=list(layer.shape),
+        parameters=layer.parameters,
+        flops=layer.flops,
+    )

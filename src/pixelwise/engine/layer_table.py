@@ -1,0 +1,284 @@
+"""The layer table of any model, read off its forward pass, and the receptive field computed from it.
+
+The model runs once on the meta device (shapes without numbers) while every tensor operation is recorded with
+its inputs. The record is a directed graph, so that skips, crops and sums need no help from the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Interval = tuple[int, int]
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How an output position of an operation looks at its input along one axis.
+
+    A forward window reads input positions `out * stride - padding + dilation * 0..kernel-1`. A transposed one
+    is the reverse of that relation. Padding may be negative: a crop is a window of 1 that starts further in.
+    """
+
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+    def reads(self, span: Interval) -> Interval:
+        """Return the hull of the input positions that the outputs of `span` (both ends included) depend on."""
+        first, last = span
+        reach = (self.kernel - 1) * self.dilation
+        if self.transposed:
+            return -((reach - self.padding - first) // self.stride), (last + self.padding) // self.stride
+        return first * self.stride - self.padding, last * self.stride - self.padding + reach
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A row of the layer table: one tensor operation.
+
+    Attributes:
+        name: path of the module that ran it, as in `named_modules()`.
+        kind: "convolution", "up-convolution", "max pool", "batch norm", "relu", "concatenate", "crop", ...
+        inputs: indices of the rows whose outputs it reads; -1 is the image.
+        shape: (C, H, W) of its output.
+        windows: per axis (height, width); None where every output sees the whole input.
+        parameters: parameters of the module, counted at its first use.
+        flops: floating-point operations for one image, a multiply-add counted as two; convolutions and
+            matrix products only.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    windows: tuple[Window, Window] | None = (Window(), Window())
+    parameters: int = 0
+    flops: int = 0
+
+
+@dataclass
+class _Recorder(TorchDispatchMode):
+    """Records one row for each tensor operation that runs under it."""
+
+    layers: list[Layer] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    # Tensors are kept alive, since an id may be used again once its tensor is gone.
+    rows: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensor = out[0] if isinstance(out, tuple | list) and out else out
+        if isinstance(tensor, Tensor):
+            sources = tuple(dict.fromkeys(self.rows[id(t)][0] for t in _tensors(args) if id(t) in self.rows))
+            if sources:
+                row = _read_operation(func, args, tensor)
+                self.layers.append(replace(row, name=self.paths[-1] if self.paths else "", inputs=sources))
+                self.rows[id(tensor)] = (len(self.layers) - 1, tensor)
+        return out
+
+
+def _tensors(args: Sequence[Any]) -> Iterator[Tensor]:
+    for arg in args:
+        if isinstance(arg, Tensor):
+            yield arg
+        elif isinstance(arg, list | tuple):
+            yield from _tensors(arg)
+
+
+def _pair(value: Sequence[int], default: int) -> tuple[int, int]:
+    """Read a (height, width) argument of an operation, which may be one number or left out."""
+    if not value:
+        return default, default
+    return (value[0], value[-1])
+
+
+def _windows(
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    *,
+    transposed: bool = False,
+) -> tuple[Window, Window]:
+    size = _pair(kernel, 1)
+    step = _pair(stride, 0)
+    pads, rates = _pair(padding, 0), _pair(dilation, 1)
+    height, width = (
+        Window(
+            kernel=size[axis],
+            stride=step[axis] or size[axis],
+            padding=pads[axis],
+            dilation=rates[axis],
+            transposed=transposed,
+        )
+        for axis in (0, 1)
+    )
+    return height, width
+
+
+def _read_convolution(args: tuple[Any, ...], out: Tensor) -> Layer:
+    image, weight, _, stride, padding, dilation, transposed = args[:7]
+    windows = _windows(weight.shape[2:], stride, padding, dilation, transposed=transposed)
+    # Each weight is used once per position of the grid that it slides over: the output's, or the input's when
+    # transposed.
+    positions = math.prod((image if transposed else out).shape[2:])
+    return Layer(
+        name="",
+        inputs=(),
+        kind="up-convolution" if transposed else "convolution",
+        shape=tuple(out.shape[1:]),
+        windows=windows,
+        flops=2 * positions * weight.numel(),
+    )
+
+
+def _read_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
+    defaults: tuple[Any, ...] = ([], [0], [1])
+    kernel, stride, padding, dilation = (args[1:] + defaults[len(args) - 2 :])[:4] if len(args) < 5 else args[1:5]
+    windows = _windows(kernel, stride, padding, dilation)
+    return Layer(name="", inputs=(), kind="max pool", shape=tuple(out.shape[1:]), windows=windows)
+
+
+def _read_average_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
+    windows = _windows(args[1], args[2] if len(args) > 2 else [], args[3] if len(args) > 3 else [0], [1])
+    return Layer(name="", inputs=(), kind="average pool", shape=tuple(out.shape[1:]), windows=windows)
+
+
+def _read_slice(args: tuple[Any, ...], out: Tensor) -> Layer:
+    dim = args[1] if len(args) > 1 else 0
+    start = (args[2] if len(args) > 2 else 0) or 0
+    crop, whole = Window(padding=-start), Window()
+    windows = (crop if dim in (2, -2) else whole, crop if dim in (3, -1) else whole)
+    return Layer(name="", inputs=(), kind="crop", shape=tuple(out.shape[1:]), windows=windows)
+
+
+def _read_pad(args: tuple[Any, ...], out: Tensor) -> Layer:
+    left, _, top = (*args[1], 0, 0)[:3]
+    windows = (Window(padding=top), Window(padding=left))
+    return Layer(name="", inputs=(), kind="pad", shape=tuple(out.shape[1:]), windows=windows)
+
+
+_READERS: dict[Any, Callable[[tuple[Any, ...], Tensor], Layer]] = {
+    aten.convolution: _read_convolution,
+    aten.max_pool2d_with_indices: _read_pool,
+    aten.avg_pool2d: _read_average_pool,
+    aten.slice: _read_slice,
+    aten.constant_pad_nd: _read_pad,
+}
+_KINDS = {
+    aten.cat: "concatenate",
+    aten.relu: "relu",
+    aten.relu_: "relu",
+    aten.add: "sum",
+    aten.add_: "sum",
+    aten.native_batch_norm: "batch norm",
+    aten._native_batch_norm_legit_no_training: "batch norm",
+    aten.native_dropout: "dropout",
+}
+
+
+def _read_operation(func: Any, args: tuple[Any, ...], out: Tensor) -> Layer:
+    packet = func.overloadpacket
+    if packet in _READERS:
+        return _READERS[packet](args, out)
+    kind = _KINDS.get(packet, str(packet).removeprefix("aten.").strip("_"))
+    before = next(_tensors(args))
+    same_grid = before.shape[2:] == out.shape[2:]
+    windows = (Window(), Window()) if same_grid else None  # an operation of unknown reach sees everything
+    return Layer(name="", inputs=(), kind=kind, shape=tuple(out.shape[1:]), windows=windows)
+
+
+def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, int]) -> list[Layer]:
+    """Run a model on the meta device and return its layers in order.
+
+    Args:
+        model: built under `torch.device("meta")`; put into evaluation mode by this call.
+        in_channels: C of the image.
+        input_size: (H, W), legal for the model.
+
+    Returns:
+        A row per tensor operation that depends on the image; crops that change nothing are left out.
+    """
+    recorder = _Recorder()
+    owners = {module: name for name, module in model.named_modules()}
+    handles = []
+    for module in owners:
+        handles.append(module.register_forward_pre_hook(lambda m, _: recorder.paths.append(owners[m])))
+        handles.append(module.register_forward_hook(lambda m, a, o: recorder.paths.pop() and None))
+    image = torch.zeros(1, in_channels, *input_size, device="meta")
+    recorder.rows[id(image)] = (-1, image)
+    model.eval()
+    try:
+        with torch.no_grad(), recorder:
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return _count_parameters(model, recorder.layers)
+
+
+def _count_parameters(model: nn.Module, layers: list[Layer]) -> list[Layer]:
+    counts = {
+        name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()
+    }
+    return [replace(layer, parameters=counts.pop(layer.name, 0)) for layer in layers]
+
+
+def input_span(layers: Sequence[Layer], position: int, axis: int) -> Interval | None:
+    """Return the input positions that one output position depends on, along an axis (0 height, 1 width).
+
+    Positions are counted from the top left pixel of the input; the span may reach beyond the image. None means
+    that the output depends on the whole image.
+    """
+    needed: dict[int, Interval] = {len(layers) - 1: (position, position)}
+    for index in range(len(layers) - 1, -1, -1):
+        if index not in needed:
+            continue
+        windows = layers[index].windows
+        if windows is None:
+            return None
+        span = windows[axis].reads(needed[index])
+        for source in layers[index].inputs:
+            known = needed.get(source, span)
+            needed[source] = (min(known[0], span[0]), max(known[1], span[1]))
+    return needed.get(-1)
+
+
+def receptive_fields(layers: Sequence[Layer], *, axis: int, period: int) -> list[int] | None:
+    """Return the receptive field in pixels of `period` neighbouring outputs; None where it is the whole image.
+
+    Strided layers make the field depend on the position of the output in the pooling grid; the list has one
+    entry per phase.
+    """
+    spans = [input_span(layers, position, axis) for position in range(period)]
+    if any(span is None for span in spans):
+        return None
+    return [span[1] - span[0] + 1 for span in spans if span is not None]
+
+
+def output_stride(layers: Sequence[Layer]) -> int:
+    """Return the step, in input pixels, of the grid on which the last layer with weights computes."""
+    stride = {-1: 1.0}
+    last = 1.0
+    for index, layer in enumerate(layers):
+        window = layer.windows[0] if layer.windows else Window()
+        step = max(stride[source] for source in layer.inputs)
+        stride[index] = step / window.stride if window.transposed else step * window.stride
+        if layer.parameters:
+            last = stride[index]
+    return round(last)

@@ -1,0 +1,170 @@
+"""The catalogue of models: one dict, one decorator, `create_model` and `list_models`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pixelwise.errors import RequestError, closest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Fidelity = Literal["verified", "reconstructed", "ours"]
+Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A row of the catalogue.
+
+    Attributes:
+        name: public name.
+        family: system that it belongs to.
+        task: output kind: "semantic", "classification", "instance" or "classical".
+        year: of the paper.
+        paper: authors, title, venue.
+        fidelity: "verified" (held to the original by numbers), "reconstructed" (some facts could not be
+            verified) or "ours" (not a paper's system).
+        source: where the facts come from and what departs from them, in a sentence.
+        input_size: (height, width) of the paper's or the usual input.
+        build: the builder; keywords `num_classes`, `in_channels` and the model's own options.
+    """
+
+    name: str
+    family: str
+    task: str
+    year: int
+    paper: str
+    fidelity: Fidelity
+    source: str
+    input_size: tuple[int, int]
+    build: Callable[..., nn.Module]
+
+
+_MODELS: dict[str, ModelInfo] = {}
+
+
+def register(
+    *,
+    family: str,
+    task: str,
+    year: int,
+    paper: str,
+    fidelity: Fidelity,
+    source: str,
+    input_size: tuple[int, int],
+) -> Callable[[Builder], Builder]:
+    """Enter a builder into the catalogue under its function name."""
+
+    def enter(build: Builder) -> Builder:
+        name = build.__name__
+        if name in _MODELS:
+            raise ValueError(f"model {name!r} is registered twice; names must be unique. Rename one builder.")
+        _MODELS[name] = ModelInfo(
+            name=name,
+            family=family,
+            task=task,
+            year=year,
+            paper=paper,
+            fidelity=fidelity,
+            source=source,
+            input_size=input_size,
+            build=build,
+        )
+        return build
+
+    return enter
+
+
+def list_models(task: str | None = None) -> list[str]:
+    """Return the public names, of one task if given, in the order of the families' registration."""
+    return [name for name, info in _MODELS.items() if task in (None, info.task)]
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return the catalogue row of a model; an unknown name is answered with the closest ones."""
+    if name not in _MODELS:
+        raise RequestError(
+            f"unknown model {name!r}; closest names: {closest(name, _MODELS)}. "
+            "`pixelwise models` lists all of them."
+        )
+    return _MODELS[name]
+
+
+def model_options(name: str) -> dict[str, inspect.Parameter]:
+    """Return a model's own options (keywords besides num_classes and in_channels) with their defaults."""
+    parameters = inspect.signature(model_info(name).build).parameters
+    return {key: value for key, value in parameters.items() if key not in ("num_classes", "in_channels")}
+
+
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 3, weights: str | Path | None = None, **options: object
+) -> nn.Module:
+    """Build a model by its public name.
+
+    Args:
+        name: a name of `list_models()`.
+        num_classes: number of classes K, background included where it is one.
+        in_channels: number of image channels C.
+        weights: a `.safetensors` file with this model's parameters, loaded strictly; None draws them from the
+            model's own initialisation. Building never touches the network.
+        options: the model's own options; `describe` lists them.
+
+    Returns:
+        A module from float (N, C, H, W) to `SegmentationOutput`.
+
+    Raises:
+        RequestError: for an unknown name or option, an impossible value, or weights that do not fit.
+
+    >>> create_model("unet", num_classes=2, in_channels=1).size_rule.output(572)
+    388
+    """
+    known = model_options(name)
+    for key in options:
+        if key not in known:
+            raise RequestError(
+                f"model {name!r} has no option {key!r}; closest: {closest(key, known) or 'none'}. "
+                f"Its options: {', '.join(known) or 'none'}."
+            )
+    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise RequestError(f"{key} is {value!r}; accepted: a whole number from 1. Count your {key[4:]}.")
+    model = model_info(name).build(num_classes=num_classes, in_channels=in_channels, **options)
+    if weights is not None:
+        load_weights(model, Path(weights))
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a `.safetensors` file into a model; every key and every shape must agree, else `RequestError`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise RequestError(f"weights {path} is not a file; give the path of a .safetensors file.")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RequestError(
+            f"weights {path} cannot be read ({error}); accepted: a whole .safetensors file. "
+            "Copy or download it again."
+        ) from error
+    wanted = model.state_dict()
+    problems = [f"missing {key}" for key in wanted.keys() - tensors.keys()]
+    problems += [f"unexpected {key}" for key in tensors.keys() - wanted.keys()]
+    problems += [
+        f"{key} is {tuple(tensors[key].shape)}, model wants {tuple(wanted[key].shape)}"
+        for key in wanted.keys() & tensors.keys()
+        if tensors[key].shape != wanted[key].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:6]) + ("; ..." if len(problems) > 6 else "")
+        raise RequestError(
+            f"weights {path} do not fit this model: {len(problems)} differences: {shown}. "
+            "Use the model name, class count, channels and options that the file was made with."
+        )
+    model.load_state_dict(tensors)
