@@ -1,1 +1,53 @@
-"""Image segmentation from a folder of images and masks to a measured model."""
+"""Image segmentation from a folder of images and masks to a measured model.
+
+Names are imported when they are first used, so that `import pixelwise` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixelwise.api import evaluate, load, predict, report, train
+    from pixelwise.engine.describe import describe
+    from pixelwise.models import create_model, list_models
+    from pixelwise.structures import SegmentationOutput, SizeRule
+
+_HOMES = {
+    "create_model": "pixelwise.models",
+    "describe": "pixelwise.engine.describe",
+    "evaluate": "pixelwise.api",
+    "list_models": "pixelwise.models",
+    "load": "pixelwise.api",
+    "predict": "pixelwise.api",
+    "report": "pixelwise.api",
+    "SegmentationOutput": "pixelwise.structures",
+    "SizeRule": "pixelwise.structures",
+    "train": "pixelwise.api",
+}
+
+__all__ = [
+    "SegmentationOutput",
+    "SizeRule",
+    "create_model",
+    "describe",
+    "evaluate",
+    "list_models",
+    "load",
+    "predict",
+    "report",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

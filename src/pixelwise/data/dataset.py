@@ -206,8 +206,7 @@ def _settle_splits(folder: DatasetFolder, val_list: Path | None) -> DatasetFolde
         return folder
     pool = "train" if "train" in splits else "all"
     if pool not in splits:
-        known = ", ".join(sorted(splits))
-        raise RequestError(f"{folder.root} has the splits {known}; accepted: train, or train and val. Rename one.")
+        return folder  # nothing to train on, but its splits can be scored
     names = [item.name for item in folder.items if item.split == pool]
     if len(names) < 2:
         raise RequestError(
@@ -222,7 +221,9 @@ def _settle_splits(folder: DatasetFolder, val_list: Path | None) -> DatasetFolde
         chosen = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
         source = f"no val split: {count} of {len(names)} items chosen by a hash of their names"
     if len(chosen) == len(names):
-        raise RequestError(f"{val_list} names all {len(names)} items; some must be left to train on. Shorten it.")
+        raise RequestError(
+            f"{val_list} names all {len(names)} items; some must be left to train on. Shorten it."
+        )
     items = tuple(
         replace(item, split="val" if item.name in chosen else "train") if item.split == pool else item
         for item in folder.items
@@ -236,7 +237,9 @@ def read_names(path: Path, known: Iterable[str]) -> set[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"list {path} cannot be read ({error}); accepted: a text file, one name a line.") from error
+        raise RequestError(
+            f"list {path} cannot be read ({error}); accepted: a text file, one name a line."
+        ) from error
     names = [line.strip() for line in lines if line.strip()]
     unknown = [name for name in names if name not in set(known)]
     if unknown:

@@ -91,7 +91,9 @@ def _label_values(path: Path, array: AnyArray) -> AnyArray:
     if array.ndim == 3 and (array == array[:, :, :1]).all():
         array = array[:, :, 0]
     if array.ndim != 2:
-        colours = np.unique(array.reshape(-1, array.shape[-1]), axis=0)[:4].tolist() if array.ndim == 3 else []
+        colours = (
+            np.unique(array.reshape(-1, array.shape[-1]), axis=0)[:4].tolist() if array.ndim == 3 else []
+        )
         raise RequestError(
             f"{path}: is a colour image (shape {array.shape}, first colours {colours}), not a map of class "
             "numbers. Accepted: one channel whose pixel values are class numbers, a palette PNG, or 0/255 and "

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 import torch
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from pixelwise.engine.layer_table import Layer, layer_table, output_stride, receptive_fields
+from pixelwise.engine.model_file import Option
+from pixelwise.errors import RequestError
 from pixelwise.models import create_model, model_info, model_options
 from pixelwise.structures import SizeRule
 
@@ -47,7 +51,7 @@ class Description(BaseModel):
     source: str
     num_classes: int
     in_channels: int
-    options: dict[str, str | int | float | bool | None]
+    options: dict[str, Option]
     parameters: int
     receptive_field: list[int] | None
     receptive_field_smallest: list[int] | None
@@ -109,6 +113,18 @@ def describe(
         flops=sum(layer.flops for layer in layers),
         layers=[_row(layer) for layer in layers],
     )
+
+
+def read_options(settings: Sequence[str]) -> dict[str, Option]:
+    """Read "option=value" texts; values are read as YAML, so that 0.5, true and null mean what they say."""
+    options: dict[str, Option] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        value = yaml.safe_load(text) if equals else None
+        if not equals or not isinstance(value, str | int | float | bool | None):
+            raise RequestError(f"--set {setting!r}; accepted: option=value, such as base_channels=32.")
+        options[key.strip()] = value
+    return options
 
 
 def _field_extremes(layers: list[Layer], period: int) -> tuple[list[int] | None, list[int] | None]:

@@ -149,7 +149,9 @@ def _read_convolution(args: tuple[Any, ...], out: Tensor) -> Layer:
 
 def _read_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
     defaults: tuple[Any, ...] = ([], [0], [1])
-    kernel, stride, padding, dilation = (args[1:] + defaults[len(args) - 2 :])[:4] if len(args) < 5 else args[1:5]
+    kernel, stride, padding, dilation = (
+        (args[1:] + defaults[len(args) - 2 :])[:4] if len(args) < 5 else args[1:5]
+    )
     windows = _windows(kernel, stride, padding, dilation)
     return Layer(name="", inputs=(), kind="max pool", shape=tuple(out.shape[1:]), windows=windows)
 
@@ -234,7 +236,8 @@ def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, in
 
 def _count_parameters(model: nn.Module, layers: list[Layer]) -> list[Layer]:
     counts = {
-        name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()
+        name: sum(p.numel() for p in module.parameters(recurse=False))
+        for name, module in model.named_modules()
     }
     return [replace(layer, parameters=counts.pop(layer.name, 0)) for layer in layers]
 

@@ -99,7 +99,9 @@ class UNet(nn.Module):
                 "(the paper's are 64 and 4)."
             )
         if not 0 <= dropout < 1:
-            raise RequestError(f"dropout={dropout}; accepted: 0 up to, not including, 1 (the release's is 0.5).")
+            raise RequestError(
+                f"dropout={dropout}; accepted: 0 up to, not including, 1 (the release's is 0.5)."
+            )
         if release not in ("paper", "phseg_v5"):
             raise RequestError(f"release={release!r}; accepted: 'paper' or 'phseg_v5'.")
         self.num_classes = num_classes
@@ -118,10 +120,13 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(widths[level + 1], up_widths[level], 2, stride=2) for level in reversed(range(depth))
+            nn.ConvTranspose2d(widths[level + 1], up_widths[level], 2, stride=2)
+            for level in reversed(range(depth))
         )
         self.merge = nn.ModuleList(
-            double_convolution(widths[level] + up_widths[level], widths[level], padding=padding, batch_norm=batch_norm)
+            double_convolution(
+                widths[level] + up_widths[level], widths[level], padding=padding, batch_norm=batch_norm
+            )
             for level in reversed(range(depth))
         )
         self.head = nn.Conv2d(base_channels, num_classes, 1)

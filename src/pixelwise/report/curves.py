@@ -8,11 +8,24 @@ from dataclasses import dataclass
 
 from pixelwise.report.run_files import RunFiles, Table, as_number
 
-WIDTH, HEIGHT = 480, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46
 MAX_POINTS = 400
 # A first loss far above the last ones flattens a linear curve; from this ratio on the axis is logarithmic.
 LOG_RATIO = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Size of a drawing and the pixels of its four axis ends, y downwards."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+FRAME = Frame(width=480, height=280, left=58, right=466, top=12, bottom=234)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One drawing of `WIDTH` x `HEIGHT` pixels with its words."""
+    """One drawing in the frame, with its words."""
 
     title: str
     description: str
@@ -63,17 +76,23 @@ class Chart:
     y_ticks: list[Tick]
 
 
-def training_charts(files: RunFiles) -> tuple[list[Chart], list[str]]:
-    """Return the charts of loss, validation mean IoU and learning rate.
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The charts for which there are values; `notes` say what is missing, `remark` how to read the charts."""
 
-    Returns:
-        The charts for which there are values, and sentences about what is missing, merged or not finite.
-    """
+    charts: list[Chart]
+    notes: list[str]
+    remark: str
+
+
+def training_curves(files: RunFiles) -> Curves:
+    """Return the charts of loss, validation mean IoU and learning rate, all over the same iterations."""
     loss, per_point = _merge(_values(files.training, "loss"))
     rate, _ = _merge(_values(files.training, "lr"))
     checked = _values(files.validation, "loss")
     miou = [(x, 100 * y) for x, y in _values(files.validation, "miou")]
-    notes = _notes(files, per_point)
+    iterations = [as_number(event.get("iteration")) or 0 for event in (*files.training, *files.validation)]
+    last = max(iterations, default=0)
     losses = [
         Series(label="training", style="s1", points=loss),
         Series(label="validation", style="s2", points=checked, marked=True),
@@ -81,8 +100,9 @@ def training_charts(files: RunFiles) -> tuple[list[Chart], list[str]]:
     scores = [Series(label="validation", style="s2", points=miou, marked=True)]
     rates = [Series(label="learning rate", style="s1", points=rate)]
     wanted = [("Loss", losses, True), ("Mean IoU, %", scores, False), ("Learning rate", rates, False)]
-    charts = [draw(title, series, may_log=may_log) for title, series, may_log in wanted if _has_points(series)]
-    return charts, notes
+    charts = [draw(title, series, last, may_log=log) for title, series, log in wanted if _has_points(series)]
+    merged = f"Each point of the training curves is the mean of {per_point} logged values."
+    return Curves(charts=charts, notes=_notes(files), remark=merged if per_point > 1 else "")
 
 
 def _has_points(series: Sequence[Series]) -> bool:
@@ -105,39 +125,37 @@ def _merge(points: list[tuple[float, float]]) -> tuple[list[tuple[float, float]]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], size
 
 
-def _notes(files: RunFiles, per_point: int) -> list[str]:
-    """Return what a reader of the curves has to know."""
+def _notes(files: RunFiles) -> list[str]:
+    """Return what is missing from the curves."""
     notes = [files.problems["log.jsonl"]] if "log.jsonl" in files.problems else []
     if "log.jsonl" not in files.problems and not files.training:
         notes.append("log.jsonl holds no training events yet.")
     if files.training and not files.validation:
         notes.append("There is no validation in the log yet.")
-    if per_point > 1:
-        notes.append(f"Each point of the training curves is the mean of {per_point} logged values.")
     lost = len(files.training) - len(_values(files.training, "loss"))
     if lost:
         notes.append(f"{lost} logged training loss(es) are missing or not finite and are not drawn.")
     return notes
 
 
-def draw(title: str, series: Sequence[Series], *, may_log: bool = False) -> Chart:
+def draw(title: str, series: Sequence[Series], last: float, *, may_log: bool = False) -> Chart:
     """Turn series into a chart.
 
     Args:
         title: Shown above the chart.
         series: At least one has a point; those without are left out.
+        last: The iteration at the right end of the x axis, which begins at 0.
         may_log: Whether the y axis becomes logarithmic where all values are positive and spread widely.
 
     Returns:
         Coordinates in pixels, y downwards. Linear axes begin at 0 unless values are negative.
     """
     shown = [one for one in series if one.points]
-    xs = [x for one in shown for x, _ in one.points]
     ys = [y for one in shown for _, y in one.points]
     log = may_log and min(ys) > 0 and max(ys) / min(ys) > LOG_RATIO
-    x_place = _axis(*_widened(min(xs), max(xs)), LEFT, WIDTH - RIGHT)
+    x_place = _axis(*_widened(0, last), FRAME.left, FRAME.right)
     y_low, y_high = _y_range(ys, log=log)
-    linear = _axis(y_low, y_high, HEIGHT - BOTTOM, TOP)
+    linear = _axis(y_low, y_high, FRAME.bottom, FRAME.top)
 
     def y_place(value: float) -> float:
         return linear(math.log10(value) if log else value)
@@ -147,7 +165,7 @@ def draw(title: str, series: Sequence[Series], *, may_log: bool = False) -> Char
         title=f"{title} (logarithmic axis)" if log else title,
         description="; ".join(_describe(one) for one in shown),
         lines=[_line(one, x_place, y_place) for one in shown],
-        x_ticks=[Tick(position=x_place(v), text=f"{v:,.0f}") for v in _whole_ticks(min(xs), max(xs))],
+        x_ticks=[Tick(position=x_place(v), text=f"{v:,.0f}") for v in _whole_ticks(last)],
         y_ticks=[Tick(position=y_place(value), text=f"{value:.4g}") for value in y_values],
     )
 
@@ -167,7 +185,9 @@ def _line(series: Series, x_place: Callable[[float], float], y_place: Callable[[
     path = "M" + "L".join(f"{x:g},{y:g}" for x, y in placed)
     marked = series.marked or len(placed) == 1
     texts = [f"{series.label}, iteration {x:,.0f}: {y:.4g}" for x, y in series.points]
-    markers = [Marker(x=x, y=y, text=text) for (x, y), text in zip(placed, texts, strict=True)] if marked else []
+    markers = (
+        [Marker(x=x, y=y, text=text) for (x, y), text in zip(placed, texts, strict=True)] if marked else []
+    )
     return Line(label=series.label, style=series.style, path=path, markers=markers)
 
 
@@ -178,7 +198,7 @@ def _axis(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 def _widened(low: float, high: float) -> tuple[float, float]:
     """Return a range that is not empty."""
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high > low else (low, low + 1)
 
 
 def _y_range(values: Sequence[float], *, log: bool) -> tuple[float, float]:
@@ -203,15 +223,18 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def _whole_ticks(low: float, high: float) -> list[float]:
-    """Return round iterations within a range; the one iteration where there is only one."""
-    if high <= low:
-        return [low]
-    return [value for value in _ticks(low, high, 4) if value == int(value)]
+def _whole_ticks(last: float) -> list[float]:
+    """Return round iterations from 0 to the last one."""
+    return [value for value in _ticks(*_widened(0, last), 4) if value == int(value)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2, 5 times powers of ten within a range; powers of ten alone over more than two decades."""
     factors = (1, 2, 5) if high / low <= 100 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high]
+    return [
+        factor * 10.0**decade
+        for decade in decades
+        for factor in factors
+        if low <= factor * 10.0**decade <= high
+    ]

@@ -162,5 +162,5 @@ def as_words(value: object) -> str:
 
 
 def humanize(key: str) -> str:
-    """Return a key as words: `num_images` becomes `num images`."""
-    return key.replace("_", " ")
+    """Return a key as words: `num_images` becomes `number of images`."""
+    return key.replace("num_", "number of ").replace("_", " ")

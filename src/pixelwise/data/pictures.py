@@ -21,7 +21,7 @@ Palette: TypeAlias = Sequence[Sequence[int]]
 MAX_CLASSES = 255
 OUTSIDE_COLOR = (224, 224, 192)
 WRONG_COLOR = (232, 62, 48)
-FALSE_POSITIVE_COLOR = (240, 140, 20)
+FALSE_POSITIVE_COLOR = (255, 70, 80)
 FALSE_NEGATIVE_COLOR = (70, 150, 255)
 RIGHT_COLOR = (40, 40, 40)
 HATCH_COLORS = ((150, 150, 150), (200, 200, 200))
@@ -62,7 +62,7 @@ def default_palette(num_classes: int, *, background: bool = False) -> list[list[
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise RequestError(
-            f"num_classes={num_classes}: a palette has 1 to {MAX_CLASSES} colours. Give a number in that range."
+            f"num_classes={num_classes}: a palette has 1 to {MAX_CLASSES} colours. Give such a number."
         )
     wanted = num_classes - 1 if background else num_classes
     colors = [list(color) for color in _FIRST_COLORS]
@@ -143,7 +143,9 @@ def overlay(image: Picture, labels: LabelMap, palette: Palette, alpha: float = 0
     """
     _check_same_size("image", image.shape[:2], "labels", labels.shape)
     if not 0 <= alpha <= 1:
-        raise RequestError(f"alpha={alpha}: the weight of the colours is between 0 and 1. Give such a number.")
+        raise RequestError(
+            f"alpha={alpha}: the weight of the colours is between 0 and 1. Give such a number."
+        )
     colors = colorize(labels, palette).astype(np.float64)
     weight = np.full(labels.shape, alpha)
     weight[_borders(labels)] = 1.0
@@ -174,8 +176,8 @@ def error_map(
 ) -> Picture:
     """Paint where a prediction is wrong.
 
-    Right pixels are dark, wrong ones `WRONG_COLOR`, ignored ones hatched in grey. With two classes, pixels
-    wrongly given class 1 are `FALSE_POSITIVE_COLOR` and missed pixels of class 1 `FALSE_NEGATIVE_COLOR`.
+    Right pixels are dark, wrong ones `WRONG_COLOR`, ignored ones hatched in grey. Of two classes, pixels
+    wrongly given class 1 are `FALSE_POSITIVE_COLOR`, missed ones `FALSE_NEGATIVE_COLOR`.
 
     Args:
         truth: (H, W) class indices.
@@ -203,10 +205,15 @@ def error_map(
     if _is_binary(truth, prediction, ignored, num_classes):
         picture[wrong & (prediction == 1)] = FALSE_POSITIVE_COLOR
         picture[wrong & (truth == 1)] = FALSE_NEGATIVE_COLOR
-    rows, columns = np.nonzero(ignored)
+    _hatch(picture, ignored)
+    return picture
+
+
+def _hatch(picture: Picture, where: NDArray[np.bool_]) -> None:
+    """Paint diagonal grey stripes over the pixels `where` (H, W) of a picture, in place."""
+    rows, columns = np.nonzero(where)
     stripe = (rows + columns) % HATCH_PERIOD >= HATCH_PERIOD // 2
     picture[rows, columns] = np.array(HATCH_COLORS, dtype=np.uint8)[stripe.astype(np.intp)]
-    return picture
 
 
 def _dim(image: Picture | None, size: tuple[int, ...]) -> Picture:
@@ -250,8 +257,8 @@ def to_display(image: NDArray[np.integer] | NDArray[np.floating]) -> Picture:
     """
     if image.ndim not in (2, 3) or image.size == 0 or image.dtype.kind not in "uif":
         raise RequestError(
-            f"image of shape {image.shape}, {image.dtype}: a picture has axes (H, W) or (H, W, C), not empty, "
-            "integer or floating-point values. Reorder or convert it first."
+            f"image of shape {image.shape}, {image.dtype}: a picture has axes (H, W) or (H, W, C), not "
+            "empty, integer or floating-point values. Reorder or convert it first."
         )
     channels = image[..., None] if image.ndim == 2 else image  # (H, W, C)
     channels = channels[..., :3]  # (H, W, 1 to 3)
@@ -296,7 +303,8 @@ def shrink_labels(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
     """Resize labels (H, W) to `size` (height, width) by the nearest pixel, so that no label is new."""
     rows = (np.arange(size[0]) * 2 + 1) * labels.shape[0] // (2 * size[0])
     columns = (np.arange(size[1]) * 2 + 1) * labels.shape[1] // (2 * size[1])
-    return labels[rows[:, None], columns[None]]
+    shrunk: LabelMap = labels[rows[:, None], columns[None]]
+    return shrunk
 
 
 def _checked_palette(palette: Palette) -> list[list[int]]:
@@ -304,7 +312,7 @@ def _checked_palette(palette: Palette) -> list[list[int]]:
     for index, color in enumerate(palette):
         if len(color) != 3 or not all(0 <= value <= 255 for value in color):
             raise RequestError(
-                f"palette entry {index} is {list(color)}: a colour is [r, g, b], each 0 to 255. Correct the entry."
+                f"palette entry {index} is {list(color)}: a colour is [r, g, b], each 0 to 255. Correct it."
             )
     return [list(color) for color in palette]
 
@@ -313,8 +321,8 @@ def _check_labels(name: str, labels: LabelMap) -> None:
     """Refuse arrays that are not label maps."""
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise RequestError(
-            f"{name} of shape {labels.shape}, {labels.dtype}: a label map has axes (H, W) and integer values. "
-            "Give class indices."
+            f"{name} of shape {labels.shape}, {labels.dtype}: a label map has axes (H, W) and integer "
+            "values. Give class indices."
         )
 
 
@@ -322,5 +330,5 @@ def _check_same_size(name: str, size: tuple[int, ...], other: str, other_size: t
     """Refuse two arrays of different height or width."""
     if size != other_size:
         raise RequestError(
-            f"{name} is {size} and {other} {other_size} (height, width): they must be equal. Resize one first."
+            f"{name} is {size} and {other} {other_size} (height, width): they must be equal. Resize one."
         )

@@ -1,0 +1,95 @@
+"""The command `pixelwise`: thin commands over the Python interface.
+
+Commands are imported when they are called, and torch when work starts, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from pixelwise.errors import RequestError, WorkError, closest
+
+# name: (module, one-line help); the help stands here so that listing commands imports none of them
+COMMANDS = {
+    "demo": ("pixelwise.cli.demo", "Run the whole path on embedded data, in about a minute."),
+    "train": ("pixelwise.cli.train", "Train a model on a folder of images and masks."),
+    "evaluate": ("pixelwise.cli.evaluate", "Score a run on a data set."),
+    "predict": ("pixelwise.cli.predict", "Segment images of any size."),
+    "report": ("pixelwise.cli.report", "Write the report of a run again."),
+    "models": ("pixelwise.cli.models", "List the models."),
+    "describe": ("pixelwise.cli.describe", "Describe a model: layers, parameters, receptive field, sizes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; an unknown one is answered with the closest names."""
+        if args and args[0] not in COMMANDS:
+            ctx.fail(f"unknown command {args[0]!r}; closest: {closest(args[0], COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pixelwise")
+def group() -> None:
+    """Image segmentation: from a folder of images and masks to a measured model."""
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 the work failed, 2 the request was wrong."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run one command and return its exit code; errors become one message on stderr."""
+    try:
+        group.main(args=args, prog_name="pixelwise", standalone_mode=False)
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except RequestError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except WorkError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except MemoryError:
+        click.echo(
+            "error: memory ran out. Use a smaller --tile, crop or batch, or close other programs.", err=True
+        )
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped.", err=True)
+        return 1
+    except BrokenPipeError:  # the reader of our output went away, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

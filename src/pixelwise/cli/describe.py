@@ -1,0 +1,85 @@
+"""`pixelwise describe`: what a model is, computed and not quoted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pixelwise.cli.output import json_option, print_json, table
+
+if TYPE_CHECKING:
+    from pixelwise.engine.describe import Description
+
+
+@click.command("describe", short_help="Describe a model.")
+@click.argument("name")
+@click.option("--num-classes", type=int, default=2, show_default=True, help="Classes of the head.")
+@click.option("--in-channels", type=int, help="Image channels.  [default: the system's own]")
+@click.option("--input-size", type=int, nargs=2, metavar="H W", help="Input size.  [default: the paper's]")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the model.")
+@json_option
+def command(
+    name: str,
+    num_classes: int,
+    in_channels: int | None,
+    input_size: tuple[int, int] | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Describe the model NAME: layer table, parameters, receptive field, legal sizes, FLOPs, fidelity, source."""
+    from pixelwise.engine.describe import describe, read_options
+
+    description = describe(
+        name,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        input_size=input_size,
+        **read_options(settings),
+    )
+    if as_json:
+        print_json(description.model_dump())
+    else:
+        click.echo(_text(description))
+
+
+def _text(d: Description) -> str:
+    field = "the whole image"
+    if d.receptive_field is not None and d.receptive_field_smallest is not None:
+        field = f"{_by(d.receptive_field)} pixels"
+        if d.receptive_field != d.receptive_field_smallest:
+            field += f" (down to {_by(d.receptive_field_smallest)}, by position in the pooling grid)"
+    facts = [
+        ("system", f"{d.family}, {d.task}, {d.year}"),
+        ("paper", d.paper),
+        ("fidelity", f"{d.fidelity}: {d.source}"),
+        ("parameters", f"{d.parameters:,}"),
+        ("receptive field", field),
+        ("output stride", str(d.output_stride)),
+        ("legal sizes", d.legal_sizes),
+        ("input", f"{_by(d.input_size)}, {d.in_channels} channel{'s' if d.in_channels > 1 else ''}"),
+        ("output", f"{_by(d.output_size)}, {d.num_classes} classes"),
+        ("FLOPs", f"{d.flops / 1e9:,.1f} G for one image (a multiply-add is two)"),
+        ("options", ", ".join(f"{key}={value}" for key, value in d.options.items()) or "none"),
+    ]
+    head = ("layer", "kind", "kernel", "stride", "output", "parameters")
+    rows = [
+        (
+            row.name or "-",
+            row.kind,
+            _by(row.kernel) if row.kind in _WINDOWED else "",
+            _by(row.stride) if row.kind in _WINDOWED else "",
+            _by(row.output),
+            f"{row.parameters:,}" if row.parameters else "",
+        )
+        for row in d.layers
+    ]
+    lines = [f"{key:16}{value}" for key, value in facts]
+    return "\n".join([d.name, *lines, "", table([head, *rows], right=(5,))])
+
+
+_WINDOWED = ("convolution", "up-convolution", "max pool", "average pool")
+
+
+def _by(sizes: list[int]) -> str:
+    return " x ".join(map(str, sizes))

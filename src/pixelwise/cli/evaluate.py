@@ -1,0 +1,45 @@
+"""`pixelwise evaluate`: score a run on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
+
+
+@click.command("evaluate", short_help="Score a run on a data set.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--split", metavar="NAME", help="What to score.  [default: val]")
+@click.option("--list", "names", type=click.Path(path_type=Path), help="File that names the items to score.")
+@click.option("--tile", type=int, help="Input side of a window in pixels.")
+@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
+@json_option
+def command(
+    run: Path, data: Path, split: str | None, names: Path | None, tile: int | None, flip: bool, as_json: bool
+) -> None:
+    """Score RUN (a run folder or model file) on DATA, at the labels' own size.
+
+    The scores come from one histogram over all pixels; the protocol is printed with them.
+    """
+    from pixelwise import api
+
+    reporter = Reporter(as_json=as_json)
+    try:
+        result = api.evaluate(
+            run,
+            data,
+            split=split,
+            names=names,
+            tile=tile,
+            flip=flip,
+            on_image=lambda done, total: reporter.advance("scoring", done, total),
+        )
+    finally:
+        reporter.close()
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(scores_text(result))

@@ -1,0 +1,67 @@
+"""`pixelwise predict`: segment images of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelwise.cli.output import Reporter, json_option, print_json
+
+
+@click.command("predict", short_help="Segment images of any size.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option(
+    "--tile", type=int, help="Input side of a window in pixels; large images are cut by themselves."
+)
+@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
+@click.option(
+    "--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image."
+)
+@click.option("--probabilities", is_flag=True, help="Write NAME.npy too: float16 (classes, height, width).")
+@json_option
+def command(
+    run: Path,
+    inputs: tuple[str, ...],
+    out: Path,
+    tile: int | None,
+    flip: bool,
+    overlay: bool,
+    probabilities: bool,
+    as_json: bool,
+) -> None:
+    """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
+
+    For each image NAME.png is written: class numbers, with a palette so that viewers show colours, at the
+    image's size.
+    """
+    from pixelwise import api
+
+    reporter = Reporter(as_json=as_json)
+    try:
+        result = api.predict(
+            run,
+            inputs,
+            out=out,
+            tile=tile,
+            flip=flip,
+            overlay=overlay,
+            probabilities=probabilities,
+            on_image=lambda done, total: reporter.advance("predicting", done, total),
+        )
+    finally:
+        reporter.close()
+    if as_json:
+        print_json(
+            {
+                "outputs": [str(path) for path in result.outputs],
+                "seconds": result.seconds,
+                "peak_memory_mb": result.peak_memory_mb,
+            }
+        )
+    else:
+        click.echo(
+            f"{len(result.outputs)} files in {out}, {result.seconds:.1f} s, {result.peak_memory_mb:.0f} MB at most"
+        )

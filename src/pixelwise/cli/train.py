@@ -1,0 +1,90 @@
+"""`pixelwise train`: from a folder of images and masks to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
+
+
+@click.command("train", short_help="Train a model on a folder of images and masks.")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME", help="A name of `pixelwise models`.  [default: unet_small]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder, new or empty.")
+@click.option("--minutes", type=float, help="Train for so long.  [default: 10]")
+@click.option("--cpu-minutes", type=float, help="Train for so much processor time, all threads added.")
+@click.option("--epochs", type=float, help="Train for so many passes over the images.")
+@click.option("--iterations", type=int, help="Train for so many steps.")
+@click.option(
+    "--val-list", type=click.Path(path_type=Path), help="File that names the validation items, one a line."
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Start from a .safetensors file of the same model."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of config.yaml; may be repeated."
+)
+@click.option("--seed", type=int, help="Of weights, sampling and augmentation.  [default: 0]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@json_option
+def command(
+    data: Path,
+    model: str | None,
+    out: Path,
+    minutes: float | None,
+    cpu_minutes: float | None,
+    epochs: float | None,
+    iterations: int | None,
+    val_list: Path | None,
+    weights: Path | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train a model on DATA, a folder with images/ and masks/, and write a run folder with a report.
+
+    Masks hold class numbers, or 0/255, or 0/1. What is not given is planned from the data and the machine,
+    printed, and saved in config.yaml; every key there can be given with --set, such as
+    --set optimizer.lr=0.001 or --set data.crop=[256,256].
+    """
+    from pixelwise import api
+
+    reporter = Reporter(as_json=as_json)
+    try:
+        result = api.train(
+            data,
+            out=out,
+            model=model,
+            minutes=minutes,
+            cpu_minutes=cpu_minutes,
+            epochs=epochs,
+            iterations=iterations,
+            val_list=val_list,
+            weights=weights,
+            seed=seed,
+            settings=settings,
+            resume=resume,
+            listener=reporter,
+        )
+    except KeyboardInterrupt:
+        reporter.close()
+        reporter.say(f"stopped; go on with: pixelwise train {data} --out {out} --resume")
+        raise
+    finally:
+        reporter.close()
+    if as_json:
+        print_json(
+            {
+                "run": str(result.run),
+                "iterations": result.iterations,
+                "seconds": round(result.seconds, 3),
+                "best": {**result.best["metrics"], "iteration": result.best["iteration"]},
+            }
+        )
+        return
+    click.echo(f"\nbest model, from iteration {result.best['iteration']}:")
+    click.echo(scores_text(result.best))
+    click.echo(f"\nrun folder: {result.run}\nreport:     {result.run / 'report.html'}")

@@ -1,0 +1,144 @@
+"""Training windows: sampled, warped and normalised, the same for any number of workers.
+
+Samples are numbered through the whole run. Number s belongs to epoch s // n; its image is the entry s % n of
+that epoch's shuffle, and its random numbers come from (seed, epoch, image) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from pixelwise.data.augment import AugmentConfig, photometric, sample_rng, sample_warp
+from pixelwise.data.dataset import Item
+from pixelwise.data.images import AnyArray
+from pixelwise.data.normalise import resize_image, resize_labels
+from pixelwise.data.scan import Dataset
+
+
+class Batch(NamedTuple):
+    """What one iteration trains on.
+
+    Attributes:
+        images: float32 (N, C, h, w).
+        labels: int64 (N, h', w'), the central part that the model predicts.
+        weights: float32 (N, h', w') or None.
+        names: of the images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    names: list[str]
+
+
+class _Sample(NamedTuple):
+    image: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    name: str
+
+
+PixelWeights = Callable[[AnyArray, AnyArray | None], AnyArray]
+
+
+@dataclass
+class Crops(TorchDataset[_Sample]):
+    """Numbered training windows of a data set.
+
+    Attributes:
+        dataset: scanned images and masks.
+        items: those to train on.
+        crop: input (height, width) of a window.
+        margin: pixels a side that the model does not predict.
+        scale: factor by which images are resized first.
+        augment: random changes.
+        seed: of sampling and augmentation.
+        pixel_weights: from labels and object ids (H, W) to a weight map (H, W), None without weights.
+    """
+
+    dataset: Dataset
+    items: Sequence[Item]
+    crop: tuple[int, int]
+    margin: int
+    scale: float
+    augment: AugmentConfig
+    seed: int
+    pixel_weights: PixelWeights | None = None
+    _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, sample: int) -> _Sample:
+        """Return window number `sample` of the run."""
+        epoch, place = divmod(sample, len(self.items))
+        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.items))[place])
+        item = self.items[index]
+        rng = sample_rng(self.seed, epoch, index)
+        image, labels, weights = self._arrays(item)
+        warp = sample_warp(
+            rng, self.augment, image_size=(image.shape[0], image.shape[1]), output_size=self.crop
+        )
+        normalisation = self.dataset.card.normalisation
+        window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
+        inner = warp.centre(self.margin)
+        return _Sample(
+            torch.from_numpy(normalisation.standardise(window)).permute(2, 0, 1),  # (C, h, w)
+            torch.from_numpy(inner.labels(labels).astype(np.int64)),  # (h', w')
+            None if weights is None else torch.from_numpy(inner.weights(weights)),
+            item.name,
+        )
+
+    def _arrays(self, item: Item) -> tuple[AnyArray, AnyArray, AnyArray | None]:
+        """Return image, labels and weight map at the training scale; kept where that took work."""
+        if self.scale == 1 and self.pixel_weights is None:
+            return self.dataset.image(item), self.dataset.labels(item), None
+        if item.name not in self._scaled:
+            image = resize_image(self.dataset.image(item), self.scale)
+            labels = resize_labels(self.dataset.labels(item), self.scale)
+            weights = None
+            if self.pixel_weights is not None:
+                objects = self.dataset.instances(item)
+                weights = self.pixel_weights(
+                    labels, None if objects is None else resize_labels(objects, self.scale)
+                )
+            self._scaled[item.name] = (image, labels, weights)
+        return self._scaled[item.name]
+
+
+def batches(
+    crops: Crops, *, batch_size: int, first: int, last: int, num_workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Yield the batches of iterations `first` (counted from 0) to `last` (not included), in order."""
+    numbers = [range(i * batch_size, (i + 1) * batch_size) for i in range(first, last)]
+    loader: DataLoader[_Sample] = DataLoader(
+        crops,
+        batch_sampler=numbers,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the loader's own draws must not touch the model's random state
+        worker_init_fn=_start_worker if num_workers else None,
+    )
+    yield from loader  # type: ignore[misc]
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one process per core is enough
+    torch.set_num_threads(1)
+
+
+def _collate(samples: list[_Sample]) -> Batch:
+    weights = [sample.weights for sample in samples if sample.weights is not None]
+    return Batch(
+        torch.stack([sample.image for sample in samples]).contiguous(memory_format=torch.channels_last),
+        torch.stack([sample.labels for sample in samples]),
+        torch.stack(weights) if weights else None,
+        [sample.name for sample in samples],
+    )

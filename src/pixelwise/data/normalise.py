@@ -1,0 +1,69 @@
+"""From stored values to network input, the same in training and prediction; and resizing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from pixelwise.data.images import AnyArray
+
+
+class Normalisation(BaseModel):
+    """How image values become network input: ((x - low) / (high - low) - mean) / std.
+
+    Attributes:
+        intensity_range: (low, high), values that become 0 and 1.
+        mean: per channel, in units of the intensity range.
+        std: the same for the standard deviation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    intensity_range: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def unit(self, image: AnyArray) -> NDArray[np.float32]:
+        """Return an image (H, W, C) with the intensity range brought to 0..1."""
+        low, high = self.intensity_range
+        if (low, high) == (0.0, 1.0) and image.dtype == np.float32:
+            return image
+        return (image.astype(np.float32) - np.float32(low)) * np.float32(1 / (high - low))
+
+    def standardise(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a unit image (H, W, C) with mean 0 and deviation 1 per channel."""
+        return (unit - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
+
+    def __call__(self, image: AnyArray) -> NDArray[np.float32]:
+        """Return the network input for stored values (H, W, C), float32."""
+        return self.standardise(self.unit(image))
+
+
+def resize_image(image: AnyArray, scale: float) -> AnyArray:
+    """Resize an image (H, W, C) by a factor, averaging where it shrinks; the type stays."""
+    if scale == 1:
+        return image
+    height, width = scaled_size((image.shape[0], image.shape[1]), scale)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    channels = [
+        cv2.resize(image[:, :, start : start + 4], (width, height), interpolation=how).reshape(
+            height, width, -1
+        )
+        for start in range(0, image.shape[2], 4)
+    ]
+    return channels[0] if len(channels) == 1 else np.concatenate(channels, axis=2)
+
+
+def resize_labels(labels: AnyArray, scale: float) -> AnyArray:
+    """Resize class or object ids (H, W) by a factor for training, by the nearest pixel."""
+    if scale == 1:
+        return labels
+    height, width = scaled_size((labels.shape[0], labels.shape[1]), scale)
+    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return (height, width) after scaling: rounded, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,0 +1,184 @@
+"""The configuration of a training run: every choice in one place, printed, saved and editable.
+
+A value of None means "plan it": `plan.py` replaces it by a number before training, so that the saved
+`config.yaml` holds no None that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pixelwise.data.augment import AugmentConfig
+from pixelwise.engine.model_file import Option
+from pixelwise.engine.schedule import OptimizerConfig
+from pixelwise.errors import RequestError, closest
+from pixelwise.losses.segmentation import LossConfig
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class DataConfig(BaseModel):
+    """What is trained on.
+
+    Attributes:
+        path: dataset folder.
+        val_list: file with the names of the validation items, where the data has no val split.
+        scale: factor by which images are resized before the network; scores are taken at the labels' own size.
+        crop: input (height, width) of a training window, after scaling.
+        batch_size: windows per iteration.
+        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        cache_gb: memory for decoded images, in GB.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    val_list: str | None = None
+    scale: float | None = Field(None, gt=0, le=4)
+    crop: tuple[int, int] | None = None
+    batch_size: int | None = Field(None, ge=1)
+    num_workers: int | None = Field(None, ge=0)
+    cache_gb: float | None = Field(None, ge=0)
+
+
+class Budget(BaseModel):
+    """How long to train: one of these. A time is turned into iterations once, after a short calibration.
+
+    Attributes:
+        minutes: wall-clock minutes of the whole run.
+        cpu_minutes: minutes of process CPU time of the whole run, all threads added.
+        epochs: passes over the training images.
+        iterations: optimiser steps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes: float | None = Field(None, gt=0)
+    cpu_minutes: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    iterations: int | None = Field(None, ge=1)
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run.
+
+    Attributes:
+        model: public name.
+        options: the model's own options.
+        weights: safetensors file to start from; None starts from the model's initialisation.
+        iterations: optimiser steps in all.
+        val_every: iterations between validations.
+        seed: of weights, sampling and augmentation.
+        threads: of PyTorch's operations on the CPU.
+        precision: "auto" takes bfloat16 or float16 where the device computes it fast, else float32.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "unet_small"
+    options: dict[str, Option] = Field(default_factory=dict)
+    weights: str | None = None
+    data: DataConfig
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)  # type: ignore[arg-type]
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)  # type: ignore[arg-type]
+    budget: Budget = Field(default_factory=Budget)  # type: ignore[arg-type]
+    iterations: int | None = Field(None, ge=1)
+    val_every: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1)
+    precision: Precision = "auto"
+    device: str = "auto"
+
+
+def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> TrainConfig:
+    """Build a configuration from nested values and `key=value` settings.
+
+    Args:
+        values: nested mapping of keys, as in config.yaml.
+        settings: texts such as "optimizer.lr=0.001"; values are read as YAML and beat `values`.
+
+    Raises:
+        RequestError: for an unknown key (with the closest ones) or a value that is not accepted.
+    """
+    merged: dict[str, Any] = {key: value for key, value in values.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise RequestError(
+                f"--set {setting!r} has no '='; accepted: key=value, such as optimizer.lr=0.001."
+            )
+        _check_key(key.strip())
+        try:
+            _put(merged, key.strip().split("."), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise RequestError(f"--set {setting!r}: {text!r} is not readable as a YAML value.") from error
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for parent in parents:
+        existing = target.get(parent)
+        target[parent] = dict(existing) if isinstance(existing, Mapping) else {}
+        target = target[parent]
+    target[last] = value
+
+
+def known_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> Iterator[str]:
+    """Yield all keys of the configuration, dotted, such as "optimizer.lr"."""
+    for name, entry in model.model_fields.items():
+        kind = entry.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from known_keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _check_key(key: str) -> None:
+    keys = list(known_keys())
+    if key not in keys and not key.startswith("options."):
+        tails = {known.rpartition(".")[2]: known for known in keys}
+        guess = tails.get(key) or closest(key, keys)
+        raise RequestError(
+            f"unknown key {key!r}; closest: {guess}. `pixelwise train --help` says where all are listed."
+        )
+
+
+def _explain(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "config"
+    if first["type"] == "extra_forbidden":
+        return RequestError(
+            f"unknown key {key!r}; closest: {closest(key, known_keys())}. Correct or remove it."
+        )
+    return RequestError(f"{key} is {first['input']!r}; {first['msg'].lower()}. Give another value.")
+
+
+def dump_config(config: TrainConfig) -> str:
+    """Return the configuration as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a run's config.yaml."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{path} does not exist; a run folder holds its config.yaml there.") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}). Restore the file."
+        ) from error
+    if not isinstance(values, dict):
+        raise RequestError(f"{path} holds no mapping of keys; accepted: a config.yaml as a run writes it.")
+    return build_config(values)

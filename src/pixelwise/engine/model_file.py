@@ -1,0 +1,116 @@
+"""The model file: a safetensors file that knows its classes, colours, normalisation and input rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pixelwise.data.normalise import Normalisation
+from pixelwise.errors import RequestError
+from pixelwise.files import write_atomically
+from pixelwise.models import create_model
+
+METADATA_KEY = "pixelwise"
+FORMAT = 1
+
+Option = str | int | float | bool | None
+
+
+class ModelCard(BaseModel):
+    """What must be known to use trained weights; stored as JSON in the file's metadata.
+
+    Attributes:
+        format: version of this record.
+        model: public name of the model.
+        options: the model's own options.
+        num_classes: K.
+        in_channels: C.
+        classes: names in index order.
+        palette: colours [r, g, b] in the same order.
+        ignore_index: label that did not count in training.
+        normalisation: from stored values to network input.
+        scale: factor by which images are resized before the network sees them.
+        input_rule: legal input sizes, in words.
+        licence: of the training data, where known.
+        iteration: of the training run.
+        metrics: on the validation set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    pixelwise: str
+    model: str
+    options: dict[str, Option]
+    num_classes: int
+    in_channels: int
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_index: int | None
+    normalisation: Normalisation
+    scale: float
+    input_rule: str
+    licence: str | None
+    iteration: int
+    metrics: dict[str, float | None]
+
+
+def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write weights and card into one safetensors file, whole or not at all."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomically(path, save(tensors, {METADATA_KEY: card.model_dump_json()}))
+
+
+def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
+    """Read a model file and build the model, in evaluation mode.
+
+    Raises:
+        RequestError: if the file is missing, damaged, not one of ours, or does not fit the model it names.
+    """
+    if not path.is_file():
+        raise RequestError(
+            f"model file {path} does not exist. Give a run folder with best.safetensors, or such a file."
+        )
+    tensors, metadata = read_tensors(path)
+    if METADATA_KEY not in metadata:
+        raise RequestError(
+            f"model file {path} is a safetensors file of another program (no pixelwise metadata); accepted: "
+            "best.safetensors of a pixelwise run. To start training from it, use `train --weights`."
+        )
+    try:
+        card = ModelCard.model_validate(json.loads(metadata[METADATA_KEY]))
+    except (ValidationError, ValueError) as error:
+        raise RequestError(
+            f"model file {path} has metadata that this version does not read ({str(error).splitlines()[0]}). "
+            "Use the pixelwise version that wrote it, or train again."
+        ) from error
+    model = create_model(
+        card.model, num_classes=card.num_classes, in_channels=card.in_channels, **card.options
+    )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RequestError(
+            f"model file {path} does not hold the weights of {card.model} that its metadata names "
+            f"({str(error).splitlines()[-1].strip()}). Copy the file again."
+        ) from error
+    return model.to(device, memory_format=torch.channels_last).eval(), card
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file; a damaged one is a `RequestError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "empty file"
+        raise RequestError(
+            f"{path} cannot be read as a safetensors file ({reason}): it is damaged or of another kind. "
+            "Copy it again, or give another file."
+        ) from error

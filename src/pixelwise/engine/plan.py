@@ -1,0 +1,277 @@
+"""Deciding what the user left open - device, threads, crop, batch, length - from the data and the machine.
+
+Each decision is an ordinary value of the configuration, and a line for people that says why.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pixelwise.data.dataset import Item
+from pixelwise.data.loader import Batch, Crops, batches
+from pixelwise.data.normalise import scaled_size
+from pixelwise.data.scan import DataCard
+from pixelwise.engine.config import Precision, TrainConfig
+from pixelwise.engine.layer_table import layer_table
+from pixelwise.engine.predict import default_device
+from pixelwise.errors import RequestError
+from pixelwise.models import create_model
+from pixelwise.structures import SizeRule
+
+DEFAULT_MINUTES = 10.0
+CROP = 256  # output pixels a side; several objects of most data fit in
+WINDOW_PIXELS = 4 * CROP * CROP  # per iteration; smaller steps learn more from a short training
+MAX_BATCH = 16
+MEMORY_SHARE = 0.4  # of the memory that is free, for activations
+FEWEST_PASSES = 6  # over the data; fewer, and half the resolution teaches more
+VALIDATION_SHARE = 0.1  # of the time
+MOST_VALIDATIONS = 20
+BUDGET_SHARE = 0.97  # the rest is for the report
+
+
+@dataclass
+class Plan:
+    """A configuration that is being completed, with the reasons.
+
+    Attributes:
+        config: the configuration so far.
+        lines: decisions for people, in order.
+    """
+
+    config: TrainConfig
+    lines: list[str] = field(default_factory=list)
+
+    def decide(self, reason: str, **values: object) -> None:
+        """Set values of the configuration (those of `data` by their plain name) and note the reason."""
+        data = {key: value for key, value in values.items() if key in type(self.config.data).model_fields}
+        rest = {key: value for key, value in values.items() if key not in data}
+        self.config = self.config.model_copy(
+            update={**rest, "data": self.config.data.model_copy(update=data)} if data else rest
+        )
+        said = ", ".join(
+            f"{'data.' if key in data else ''}{key} = {_shown(value)}" for key, value in values.items()
+        )
+        self.lines.append(f"{said} ({reason})")
+
+
+def _shown(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def plan_machine(config: TrainConfig) -> Plan:
+    """Settle device, precision, threads and workers."""
+    plan = Plan(config)
+    if config.device == "auto":
+        device = default_device()
+        plan.decide(
+            "a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device
+        )
+    device = plan.config.device
+    _check_device(device)
+    if config.precision == "auto":
+        precision, reason = _best_precision(device)
+        plan.decide(reason, precision=precision)
+    elif config.precision != "float32" and not device.startswith("cuda"):
+        raise RequestError(
+            f"precision={config.precision!r} on {device}: most processors emulate it, ten times slower. Accepted: "
+            "float32 on a CPU; use a GPU for the others."
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config.threads is None:
+        if config.budget.cpu_minutes is not None:
+            plan.decide("a CPU budget counts all threads, and one wastes nothing on waiting", threads=1)
+        else:
+            plan.decide(f"{cores} cores", threads=cores)
+    if config.data.num_workers is None:
+        workers = min(8, cores - 1) if device.startswith("cuda") else 0
+        reason = "to keep the GPU busy" if workers else "windows cost little beside the network on a CPU"
+        plan.decide(reason, num_workers=workers)
+    if config.data.cache_gb is None:
+        cache = round(min(8.0, free_memory() / 4 / 1e9), 1)
+        plan.decide("a quarter of the free memory, at most 8", cache_gb=cache)
+    return plan
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(
+            f"device={device!r} is not usable ({str(error).splitlines()[0]}); accepted: cpu"
+            + (", cuda" if torch.cuda.is_available() else " (no GPU was found)")
+            + ", or auto."
+        ) from error
+
+
+def _best_precision(device: str) -> tuple[Precision, str]:
+    if not device.startswith("cuda"):
+        return "float32", "half precision is emulated on most processors"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16", "the GPU computes it natively"
+    return "float16", "the GPU has no native bfloat16"
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are available on this machine, 4 GB if that is not known."""
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            line = next(line for line in file if line.startswith("MemAvailable"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return 4 * 10**9
+
+
+def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
+    """Settle crop and batch size for the images at `data.scale`."""
+    data = plan.config.data
+    scale = data.scale or 1.0
+    if data.crop is None:
+        height, width = scaled_size(card.image_sizes[0][:2], scale)
+        target = CROP if rule.margin == 0 else CROP - 60
+        crop = tuple(rule.covering(min(target, side)) for side in (height, width))
+        plan.decide(f"images are mostly {height} x {width} at scale {scale:g}", crop=crop)
+    else:
+        rule.check(*data.crop)
+    crop = plan.config.data.crop
+    assert crop is not None
+    if data.batch_size is None:
+        wanted = round(WINDOW_PIXELS / (rule.output(crop[0]) * rule.output(crop[1])))
+        fits = int(_memory(plan.config.device) * MEMORY_SHARE / _activation_bytes(plan.config, card, crop))
+        if fits < 1:
+            raise RequestError(
+                f"a window of {crop[0]} x {crop[1]} does not fit into the memory of {plan.config.device}; accepted: "
+                "smaller ones. Give --set data.crop=[...], or a smaller model."
+            )
+        batch = max(1, min(wanted, fits, MAX_BATCH))
+        reason = "as many as fit into memory" if fits < min(wanted, MAX_BATCH) else "steps of moderate size"
+        plan.decide(reason, batch_size=batch)
+
+
+def _memory(device: str) -> int:
+    return torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()
+
+
+def _activation_bytes(config: TrainConfig, card: DataCard, crop: tuple[int, int]) -> int:
+    """Estimate the bytes that training keeps for one window: every layer's output and its gradient."""
+    with torch.device("meta"):
+        model = create_model(
+            config.model, num_classes=len(card.classes), in_channels=card.channels, **config.options
+        )
+    layers = layer_table(model, in_channels=card.channels, input_size=crop)
+    return 2 * 4 * sum(math.prod(layer.shape) for layer in layers)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock of a time budget: seconds since the run began."""
+
+    limit: float
+    now: Callable[[], float]
+
+    @staticmethod
+    def of(config: TrainConfig, started: float) -> Clock | None:
+        """Return the clock of the configuration's budget; None for epochs or iterations."""
+        budget = config.budget
+        if budget.cpu_minutes is not None:
+            return Clock(60 * budget.cpu_minutes, time.process_time)
+        if budget.minutes is not None:
+            return Clock(60 * budget.minutes, lambda: time.perf_counter() - started)
+        return None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured seconds of the budget's clock: one iteration, and the validation of one image."""
+
+    step: float
+    image: float
+
+
+def measure(
+    clock: Callable[[], float],
+    step: Callable[[nn.Module, Batch], None],
+    model: nn.Module,
+    crops: Crops,
+    batch_size: int,
+    validate: Callable[[nn.Module, Sequence[Item]], None],
+    items: Sequence[Item],
+    *,
+    seconds: float,
+) -> Costs:
+    """Time iterations and validations on a copy of the model, so that training itself is not touched.
+
+    Iterations are repeated until the time is used up, three at least, and their mean is taken without the first.
+    """
+    twin = copy.deepcopy(model)
+    times: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        stream = batches(crops, batch_size=batch_size, first=0, last=1000, num_workers=0)
+        while len(times) < 3 or (sum(times) < seconds and len(times) < 1000):
+            start = clock()
+            step(twin, next(stream))
+            times.append(clock() - start)
+        some = [items[i] for i in range(0, len(items), max(1, len(items) // 3))][:3]
+        validate(twin, some[:1])
+        start = clock()
+        validate(twin, some)
+        image = (clock() - start) / len(some)
+    return Costs(sum(times[1:]) / (len(times) - 1), image)
+
+
+def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool:
+    """Choose half the resolution where a time budget allows too few passes over the data; say whether it did."""
+    data = plan.config.data
+    assert data.crop is not None
+    assert data.batch_size is not None
+    pixels = sum(height * width * count for height, width, count in card.image_sizes)
+    per_step = data.batch_size * data.crop[0] * data.crop[1]
+    passes = seconds / costs.step * per_step / pixels
+    smallest = min(min(height, width) for height, width, _ in card.image_sizes)
+    if passes >= FEWEST_PASSES or smallest < CROP:
+        plan.decide("the images' own size", scale=1.0)
+        return False
+    plan.decide(f"at full size the budget would allow {passes:.1f} passes over the data", scale=0.5)
+    return True
+
+
+def plan_length(plan: Plan, num_train: int, num_val: int, costs: Costs | None, left: float | None) -> None:
+    """Settle the number of iterations and how often to validate.
+
+    Args:
+        plan: with the batch size settled.
+        num_train: training images.
+        num_val: validation images.
+        costs: measured times, None for a budget in epochs or iterations.
+        left: seconds of the budget that are left, None likewise.
+    """
+    config = plan.config
+    assert config.data.batch_size is not None
+    per_epoch = num_train / config.data.batch_size
+    validations = MOST_VALIDATIONS
+    if costs is not None and left is not None:
+        once = costs.image * num_val
+        validations = int(min(MOST_VALIDATIONS, max(2, left * VALIDATION_SHARE / once)))
+        iterations = max(1, int((left * BUDGET_SHARE - validations * once) / costs.step))
+        limit = config.budget.cpu_minutes or config.budget.minutes
+        kind = "CPU minutes" if config.budget.cpu_minutes else "minutes"
+        reason = f"{limit:g} {kind} at {costs.step:.3g} s an iteration, {iterations / per_epoch:.3g} epochs"
+        if config.iterations is None:
+            plan.decide(reason, iterations=iterations)
+    elif config.iterations is None and config.budget.epochs is not None:
+        plan.decide(
+            f"{config.budget.epochs:g} epochs", iterations=max(1, math.ceil(config.budget.epochs * per_epoch))
+        )
+    elif config.iterations is None:
+        plan.decide("as asked", iterations=config.budget.iterations)
+    assert plan.config.iterations is not None
+    if config.val_every is None:
+        every = max(1, math.ceil(plan.config.iterations / validations))
+        plan.decide(f"{math.ceil(plan.config.iterations / every)} validations", val_every=every)

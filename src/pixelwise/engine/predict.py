@@ -1,0 +1,225 @@
+"""From an image of any size to a label map of the same size: scaling, tiling, flips and back."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixelwise.data.folder import mask_png
+from pixelwise.data.images import AnyArray, as_channels, read_image
+from pixelwise.data.normalise import resize_image, scaled_size
+from pixelwise.data.pictures import overlay, to_display
+from pixelwise.engine.layer_table import layer_table, receptive_fields
+from pixelwise.engine.model_file import ModelCard, load_model
+from pixelwise.engine.tiles import mirror, plan_spans
+from pixelwise.errors import RequestError
+from pixelwise.files import write_atomically
+from pixelwise.models import create_model
+from pixelwise.structures import SizeRule
+
+WHOLE_IMAGE_PIXELS = 1024 * 1024  # larger images are cut into tiles
+TILE = 512  # kept pixels of a tile, about
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, image: NDArray[np.float32], *, tile: tuple[int, int] | None = None, halo: int = 0
+) -> Tensor:
+    """Run a model over a normalised image of any size.
+
+    Args:
+        model: a semantic model in evaluation mode.
+        image: float32 (H, W, C).
+        tile: input (height, width) of a window; None sees the whole image at once.
+        halo: pixels at the inner borders of padded windows that are predicted but not kept.
+
+    Returns:
+        float32 (K, H, W) on the model's device.
+    """
+    rule = model.size_rule
+    assert isinstance(rule, SizeRule)
+    rows = plan_spans(image.shape[0], rule, tile=tile and tile[0], halo=halo)
+    columns = plan_spans(image.shape[1], rule, tile=tile and tile[1], halo=halo)
+    first = next(model.parameters())
+    result: Tensor | None = None
+    for row in rows:
+        for column in columns:
+            window = torch.from_numpy(mirror(image, row, column)).to(first.device)
+            batch = window.permute(2, 0, 1)[None].contiguous(
+                memory_format=torch.channels_last
+            )  # (1, C, h, w)
+            logits = model(batch).logits[0].float()  # (K, h - 2 margin, w - 2 margin)
+            if result is None:
+                result = logits.new_empty(logits.shape[0], *image.shape[:2])
+            top, left = row.start + rule.margin, column.start + rule.margin
+            kept = logits[:, row.first - top : row.stop - top, column.first - left : column.stop - left]
+            result[:, row.first : row.stop, column.first : column.stop] = kept
+    assert result is not None
+    return result
+
+
+def predict_probabilities(
+    model: nn.Module,
+    card: ModelCard,
+    image: AnyArray,
+    *,
+    tile: tuple[int, int] | None = None,
+    halo: int = 0,
+    flip: bool = False,
+) -> Tensor:
+    """Return class probabilities, float32 (K, H, W), at the size of a raw image (H, W, C).
+
+    With `flip`, the mean of the probabilities of the image and its mirror image. Logits are brought back to the
+    image's size (bilinear, align_corners=False) before the softmax.
+    """
+    small = card.normalisation(resize_image(image, card.scale))
+    total: Tensor | None = None
+    views = [False, True] if flip else [False]
+    for mirrored in views:
+        view = small[:, ::-1] if mirrored else small
+        logits = predict_logits(model, view, tile=tile, halo=halo)
+        logits = logits.flip(2) if mirrored else logits
+        if logits.shape[1:] != image.shape[:2]:
+            size = (image.shape[0], image.shape[1])
+            logits = functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+        probabilities = logits.softmax(dim=0)
+        total = probabilities if total is None else total + probabilities
+    assert total is not None
+    return total / len(views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The result for one image.
+
+    Attributes:
+        image: the input, (H, W, C).
+        labels: class ids, uint8 or uint16 (H, W).
+        probabilities: float32 tensor (K, H, W), on the model's device.
+        palette: colour of each class.
+    """
+
+    image: AnyArray
+    labels: AnyArray
+    probabilities: Tensor
+    palette: tuple[tuple[int, int, int], ...]
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the image with the classes' colours over it, uint8 (H, W, 3)."""
+        return overlay(to_display(self.image), self.labels, self.palette)
+
+    def save(self, path: Path | str) -> None:
+        """Write the label map as an index PNG with the classes' palette."""
+        write_atomically(Path(path), label_png(self.labels, self.palette))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter:
+    """A trained model, ready for images of any size."""
+
+    model: nn.Module
+    card: ModelCard
+
+    def predict(
+        self, image: AnyArray | Path | str, *, tile: int | None = None, flip: bool = False
+    ) -> Prediction:
+        """Segment an image.
+
+        Args:
+            image: a path, or an array (H, W) or (H, W, C) with the values of the training images' type.
+            tile: input side of a window in pixels; None sees images up to 1024 x 1024 at once and cuts larger ones.
+            flip: average over the image and its mirror image.
+
+        Raises:
+            RequestError: if the image cannot be read or its channels are not the model's.
+        """
+        array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+        if array.ndim == 2:
+            array = array[:, :, None]
+        window, halo = self._windows(array, tile)
+        probabilities = predict_probabilities(
+            self.model, self.card, self._channels(array), tile=window, halo=halo, flip=flip
+        )
+        labels = probabilities.argmax(dim=0).cpu().numpy()
+        dtype = np.uint8 if self.card.num_classes <= 256 else np.uint16
+        return Prediction(
+            image=array,
+            labels=labels.astype(dtype),
+            probabilities=probabilities,
+            palette=self.card.palette,
+        )
+
+    def _channels(self, array: AnyArray) -> AnyArray:
+        wanted = self.card.in_channels
+        if wanted == 1 and array.shape[2] == 3 and (array == array[:, :, :1]).all():
+            return array[:, :, :1]  # grey, saved as colour
+        return as_channels(array, wanted)
+
+    def _windows(self, image: AnyArray, tile: int | None) -> tuple[tuple[int, int] | None, int]:
+        rule = self.model.size_rule
+        assert isinstance(rule, SizeRule)
+        height, width = scaled_size((image.shape[0], image.shape[1]), self.card.scale)
+        if tile is None and height * width <= WHOLE_IMAGE_PIXELS:
+            return None, 0
+        halo = 0 if rule.margin else self.halo()
+        side = rule.at_least(TILE + 2 * halo + 2 * rule.margin) if tile is None else tile
+        return (side, side), halo
+
+    def halo(self) -> int:
+        """Return half the receptive field, rounded up: beyond it a tile's border has no influence."""
+        rule = self.model.size_rule
+        assert isinstance(rule, SizeRule)
+        with torch.device("meta"):
+            twin = create_model(
+                self.card.model,
+                num_classes=self.card.num_classes,
+                in_channels=self.card.in_channels,
+                **self.card.options,
+            )
+        size = rule.at_least(256)
+        layers = layer_table(twin, in_channels=self.card.in_channels, input_size=(size, size))
+        fields = receptive_fields(layers, axis=0, period=rule.period)
+        if fields is None:
+            raise RequestError(
+                f"{self.card.model} sees the whole image at every pixel, so it cannot be tiled."
+            )
+        return -(-max(fields) // 2)
+
+
+def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
+    """Load the best model of a run folder, or a model file."""
+    path = Path(run)
+    if not path.exists():
+        raise RequestError(
+            f"run {path} does not exist. Give the --out folder of a training run, or a model file."
+        )
+    if path.is_dir():
+        path = path / "best.safetensors"
+        if not path.exists():
+            raise RequestError(
+                f"run {run} holds no best.safetensors; accepted: the --out folder of a finished or validated run."
+            )
+    model, card = load_model(path, device=device or default_device())
+    return Segmenter(model=model, card=card)
+
+
+def default_device() -> str:
+    """Return "cuda" where there is a usable GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def label_png(labels: AnyArray, palette: tuple[tuple[int, int, int], ...]) -> bytes:
+    """Encode class ids (H, W) as PNG: with the palette up to 256 classes, as plain 16-bit numbers above."""
+    if labels.dtype == np.uint8:
+        return mask_png(labels, [value for colour in palette for value in colour])
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, "PNG")
+    return buffer.getvalue()

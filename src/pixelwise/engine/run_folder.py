@@ -1,0 +1,220 @@
+"""The folder of a training run: where each file lies, and the state from which a run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pixelwise.engine.model_file import read_tensors
+from pixelwise.errors import RequestError
+from pixelwise.files import cannot_write, write_atomically
+
+STATE_KEY = "pixelwise_state"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and how its files are written.
+
+    `last/checkpoint.safetensors` holds weights, optimiser, random states and the iteration in one file, so that
+    it is replaced in one step: a run that is killed at any moment finds a whole one.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: training and validation events."""
+        return self.root / "log.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Scores of the best model on the validation set."""
+        return self.root / "metrics.json"
+
+    @property
+    def card(self) -> Path:
+        """The data card."""
+        return self.root / "data_card.json"
+
+    @property
+    def best(self) -> Path:
+        """The best model by validation score."""
+        return self.root / "best.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything needed to go on."""
+        return self.root / "last" / "checkpoint.safetensors"
+
+    def prepare(self) -> None:
+        """Make the folder and try to write into it before any work is spent.
+
+        Raises:
+            RequestError: if a file of that name or another run is there.
+            WorkError: if the place cannot be written to.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise RequestError(
+                f"--out {self.root} is a file; accepted: a new or empty folder. Choose another name."
+            )
+        if self.root.is_dir() and any(self.root.iterdir()):
+            what = "a run" if self.config.exists() else "other files"
+            raise RequestError(
+                f"--out {self.root} already holds {what}; accepted: a new or empty folder. Choose another name"
+                + (", or go on with --resume." if self.config.exists() else ".")
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe.{os.getpid()}"
+            probe.write_bytes(b"\0" * 65536)
+            probe.unlink()
+        except OSError as error:
+            raise cannot_write(self.root, error) from error
+
+    def write_json(self, path: Path, value: object) -> None:
+        """Write a JSON file of the run."""
+        write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Read the scores of the best model."""
+        try:
+            value = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RequestError(
+                f"{self.metrics} cannot be read ({error}). Give the folder of a validated run."
+            ) from error
+        assert isinstance(value, dict)
+        return value
+
+    def append_log(self, event: Mapping[str, Any]) -> None:
+        """Append an event to the log."""
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise cannot_write(self.log, error) from error
+
+    def cut_log(self, iteration: int) -> None:
+        """Drop the events after an iteration, which will be written again."""
+        if not self.log.exists():
+            return
+        kept: list[str] = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that a kill cut off
+            if event.get("iteration", 0) <= iteration:
+                kept.append(line)
+        write_atomically(self.log, "".join(line + "\n" for line in kept))
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        iteration: optimiser steps done.
+        best_score: best validation score so far, None before the first.
+        best_iteration: when it was reached.
+        seconds: wall-clock seconds of training so far, over all resumptions.
+    """
+
+    iteration: int = 0
+    best_score: float | None = None
+    best_iteration: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write everything that decides how training goes on."""
+    tensors: dict[str, Tensor] = {f"model.{key}": value for key, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {
+            f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)
+        }
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    state = {"progress": vars(progress), "scaler": scaler.state_dict()}
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_atomically(path, save(plain, {STATE_KEY: json.dumps(state)}))
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> Progress:
+    """Bring model, optimiser, scaler and random states to where a run stopped."""
+    tensors, metadata = read_tensors(path)
+    if STATE_KEY not in metadata:
+        raise RequestError(
+            f"{path} is no training state of pixelwise. Restore the file, or train into a new folder."
+        )
+    try:
+        model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        saved = json.loads(metadata[STATE_KEY])
+        scaler.load_state_dict(saved["scaler"])
+        progress = Progress(**saved["progress"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{path} does not fit this run's config.yaml ({str(error).splitlines()[0]}). "
+            "Restore both files, or train into a new folder."
+        ) from error
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return progress
+
+
+def environment(device: str) -> dict[str, str]:
+    """Describe the machine and the software, for environment.json."""
+    packages = ("pixelwise", "torch", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
+    facts = {name: version(name) for name in packages}
+    facts |= {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,291 @@
+"""All that a training run works with, built from a configuration, the data and the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import torch
+from torch import nn
+
+from pixelwise.data.dataset import Item, open_dataset
+from pixelwise.data.images import AnyArray
+from pixelwise.data.loader import Batch, Crops
+from pixelwise.data.pictures import default_palette
+from pixelwise.data.scan import DataCard, Dataset, scan
+from pixelwise.data.separation import label_components, separation_weights
+from pixelwise.engine.config import TrainConfig, dump_config, read_config
+from pixelwise.engine.evaluate import Evaluation, evaluate_items
+from pixelwise.engine.model_file import ModelCard
+from pixelwise.engine.plan import (
+    DEFAULT_MINUTES,
+    Clock,
+    Costs,
+    Plan,
+    measure,
+    plan_length,
+    plan_machine,
+    plan_scale,
+    plan_windows,
+)
+from pixelwise.engine.predict import Segmenter
+from pixelwise.engine.run_folder import RunFolder, environment
+from pixelwise.engine.schedule import build_optimizer
+from pixelwise.files import write_atomically
+from pixelwise.losses.segmentation import SegmentationLoss, class_weights
+from pixelwise.models import create_model, model_info
+from pixelwise.structures import SizeRule
+
+CALIBRATION_SHARE = 0.02  # of a time budget
+
+
+class Listener(Protocol):
+    """Who wants to hear how training goes: the command line, a notebook, nobody."""
+
+    def say(self, line: str) -> None:
+        """Take a sentence for people."""
+
+    def step(self, iteration: int, iterations: int, loss: float) -> None:
+        """Take note of an iteration."""
+
+    def validated(self, event: dict[str, Any]) -> None:
+        """Take the scores of a validation."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def say(self, line: str) -> None:
+        """Ignore a sentence."""
+
+    def step(self, iteration: int, iterations: int, loss: float) -> None:
+        """Ignore an iteration."""
+
+    def validated(self, event: dict[str, Any]) -> None:
+        """Ignore scores."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """All that a training loop works with, built from a resolved configuration."""
+
+    config: TrainConfig
+    run: RunFolder
+    dataset: Dataset
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: SegmentationLoss
+    scaler: torch.amp.GradScaler
+    crops: Crops
+    validation: Sequence[Item]
+
+    @property
+    def card(self) -> DataCard:
+        """The data's card."""
+        return self.dataset.card
+
+    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+        """Do one optimiser step and return the loss, which may be infinite or NaN: then nothing was updated."""
+        config, device = self.config, self.config.device
+        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        labels = batch.labels.to(device, non_blocking=True)
+        weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
+        half = getattr(torch, config.precision)
+        with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
+            logits = model(images).logits
+        loss = self.loss(logits, labels, weights)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if config.optimizer.clip_norm:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return value
+
+    def validate(self, model: nn.Module, items: Sequence[Item]) -> Evaluation:
+        """Score a model on items, and leave it in training mode."""
+        model.eval()
+        segmenter = Segmenter(model=model, card=self.model_card(0, {}))
+        evaluation = evaluate_items(segmenter, self.dataset, items, split="val")
+        model.train()
+        return evaluation
+
+    def model_card(self, iteration: int, metrics: dict[str, float | None]) -> ModelCard:
+        """Describe the model as it is now, for its file."""
+        card, rule = self.card, self.model.size_rule
+        assert isinstance(rule, SizeRule)
+        return ModelCard(
+            pixelwise=version("pixelwise"),
+            model=self.config.model,
+            options=self.config.options,
+            num_classes=len(card.classes),
+            in_channels=card.channels,
+            classes=card.classes,
+            palette=palette_of(card),
+            ignore_index=card.ignore_index,
+            normalisation=card.normalisation,
+            scale=self.config.data.scale or 1.0,
+            input_rule=rule.describe(),
+            licence=card.licence,
+            iteration=iteration,
+            metrics=metrics,
+        )
+
+
+def prepare(
+    config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener
+) -> Session:
+    """Check the data, complete the configuration and build everything; writes the run's first files."""
+    if resume:
+        config = read_config(run.config)
+    else:
+        run.prepare()
+    model_info(config.model)
+    plan = plan_machine(config)
+    config = plan.config
+    folder = open_dataset(
+        Path(config.data.path), val_list=Path(config.data.val_list) if config.data.val_list else None
+    )
+    items = [*folder.split("train"), *folder.split("val")]
+    dataset = scan(folder, items, cache_bytes=int((config.data.cache_gb or 0) * 1e9))
+    for line in dataset.card.decisions:
+        listener.say(line)
+    torch.set_num_threads(config.threads or 1)
+    cv2.setNumThreads(config.threads or 1)
+    session = complete(plan, dataset, run, started)
+    for line in plan.lines:
+        listener.say(f"planned: {line}")
+    if not resume:
+        run.write_json(run.card, dataset.card.model_dump(mode="json"))
+        run.write_json(run.root / "environment.json", environment(config.device))
+        write_atomically(run.config, dump_config(session.config))
+    return session
+
+
+def complete(plan: Plan, dataset: Dataset, run: RunFolder, started: float) -> Session:
+    """Settle scale, windows and length, with a calibration where the budget is a time, and build the session."""
+    budget = plan.config.budget
+    if plan.config.iterations is None and not any(budget.model_dump().values()):
+        plan.decide(
+            f"none was given: {DEFAULT_MINUTES:g} minutes",
+            budget=budget.model_copy(update={"minutes": DEFAULT_MINUTES}),
+        )
+    num_train, num_val = len(dataset.folder.split("train")), len(dataset.folder.split("val"))
+    given = plan.config
+    session = build(plan, dataset, run)
+    clock = Clock.of(plan.config, started) if plan.config.iterations is None else None
+    costs, left = None, None
+    if clock is not None:
+        costs = _calibrate(session, clock)
+        left = clock.limit - clock.now()
+        if given.data.scale is None and plan_scale(plan, dataset.card, costs, left * 0.9):
+            plan.config = plan.config.model_copy(
+                update={
+                    "data": plan.config.data.model_copy(
+                        update={"crop": given.data.crop, "batch_size": given.data.batch_size}
+                    )
+                }
+            )
+            session = build(plan, dataset, run)
+            costs = _calibrate(session, clock)
+            left = clock.limit - clock.now()
+    plan_length(plan, num_train, num_val, costs, left)
+    session.config = plan.config
+    return session
+
+
+def _calibrate(session: Session, clock: Clock) -> Costs:
+    """Measure the cost of an iteration and of a validation on a copy of the model."""
+    config = session.config
+    assert config.data.batch_size is not None
+
+    optimizers: dict[nn.Module, torch.optim.Optimizer] = {}
+
+    def step(twin: nn.Module, batch: Batch) -> None:
+        if twin not in optimizers:
+            optimizers[twin] = build_optimizer(config.optimizer, twin)
+        session.step(twin, optimizers[twin], batch)
+
+    def validate(twin: nn.Module, items: Sequence[Item]) -> None:
+        session.validate(twin, items)
+
+    return measure(
+        clock.now,
+        step,
+        session.model,
+        session.crops,
+        config.data.batch_size,
+        validate,
+        session.validation,
+        seconds=CALIBRATION_SHARE * clock.limit,
+    )
+
+
+def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
+    """Build model, optimiser, loss and windows for the plan as it stands; crop and batch are settled here."""
+    config, card = plan.config, dataset.card
+    torch.manual_seed(config.seed)
+    model = create_model(
+        config.model,
+        num_classes=len(card.classes),
+        in_channels=card.channels,
+        weights=config.weights,
+        **config.options,
+    )
+    rule = model.size_rule
+    assert isinstance(rule, SizeRule)
+    plan_windows(plan, card, rule)
+    config = plan.config
+    model = model.to(config.device, memory_format=torch.channels_last).train()
+    weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
+    loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
+    assert config.data.crop is not None
+    crops = Crops(
+        dataset,
+        dataset.folder.split("train"),
+        crop=config.data.crop,
+        margin=rule.margin,
+        scale=config.data.scale or 1.0,
+        augment=config.augment,
+        seed=config.seed,
+        pixel_weights=_separation(config) if config.loss.separation else None,
+    )
+    return Session(
+        config=config,
+        run=run,
+        dataset=dataset,
+        model=model,
+        optimizer=build_optimizer(config.optimizer, model),
+        loss=loss,
+        scaler=torch.amp.GradScaler(config.device, enabled=config.precision == "float16"),
+        crops=crops,
+        validation=dataset.folder.split("val"),
+    )
+
+
+def _separation(config: TrainConfig) -> Callable[[AnyArray, AnyArray | None], AnyArray]:
+    """Return U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
+
+    def weights(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
+        objects = label_components(labels > 0, 1) if instances is None else instances
+        return separation_weights(objects, w0=config.loss.separation_w0, sigma=config.loss.separation_sigma)
+
+    return weights
+
+
+def palette_of(card: DataCard) -> tuple[tuple[int, int, int], ...]:
+    """Return the classes' colours: the data's own where it has them, else distinct ones."""
+    if card.palette is not None:
+        return card.palette[: len(card.classes)]
+    colours = default_palette(min(len(card.classes), 255), background=card.classes[0] == "background")
+    colours += [[0, 0, 0]] * (len(card.classes) - len(colours))
+    return tuple((red, green, blue) for red, green, blue in colours)

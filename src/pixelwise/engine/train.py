@@ -1,0 +1,171 @@
+"""Training: from a data set and a configuration to a run folder with the best and the last state."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pixelwise.data.loader import Batch, batches
+from pixelwise.engine.config import TrainConfig
+from pixelwise.engine.model_file import save_model
+from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
+from pixelwise.engine.schedule import learning_rate
+from pixelwise.engine.session import Listener, Session, Silent, prepare
+from pixelwise.errors import WorkError
+
+LOG_POINTS = 200  # training events in the log of a whole run, about
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished training leaves.
+
+    Attributes:
+        run: the run folder.
+        iterations: optimiser steps in all.
+        seconds: wall-clock seconds of training, over all resumptions.
+        best: `metrics.json`'s content: the scores of the best model on the validation set.
+    """
+
+    run: Path
+    iterations: int
+    seconds: float
+    best: dict[str, Any]
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, listener: Listener | None = None
+) -> TrainResult:
+    """Train a model and leave a run folder.
+
+    Args:
+        config: what to do; None values are planned from the data and the machine.
+        out: run folder, new or empty; with `resume` the folder of an earlier run, whose configuration counts.
+        resume: go on from the run's last state. On the CPU the result is that of an uninterrupted run, bit by bit.
+        listener: hears how it goes.
+
+    Raises:
+        RequestError: if the data, the configuration or the folder is wrong; before any training.
+        WorkError: if the loss is not finite any more, or files cannot be written; the last state is kept.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+    """
+    started = time.perf_counter()
+    listener = listener or Silent()
+    session = prepare(config, RunFolder(Path(out)), resume=resume, started=started, listener=listener)
+    config, run, model = session.config, session.run, session.model
+    progress = Progress()
+    if resume and run.checkpoint.exists():
+        progress = load_checkpoint(run.checkpoint, model, session.optimizer, session.scaler)
+        run.cut_log(progress.iteration)
+        listener.say(f"resuming after iteration {progress.iteration}")
+    assert config.iterations is not None
+    assert config.val_every is not None
+    assert config.data.batch_size is not None
+    assert config.data.num_workers is not None
+    log_every = max(1, config.iterations // LOG_POINTS)
+    begun = time.perf_counter() - progress.seconds
+    stream = batches(
+        session.crops,
+        batch_size=config.data.batch_size,
+        first=progress.iteration,
+        last=config.iterations,
+        num_workers=config.data.num_workers,
+        pin_memory=config.device.startswith("cuda"),
+    )
+    losses: list[float] = []
+    with catching_interrupt() as interrupted:
+        for batch in stream:
+            rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
+            for group in session.optimizer.param_groups:
+                group["lr"] = rate
+            losses.append(session.step(model, session.optimizer, batch))
+            if not math.isfinite(losses[-1]):
+                raise _diverged(losses[-1], progress.iteration + 1, batch, run)
+            progress.iteration += 1
+            progress.seconds = time.perf_counter() - begun
+            listener.step(progress.iteration, config.iterations, losses[-1])
+            if progress.iteration % log_every == 0:
+                run.append_log(_train_event(session, progress, rate, losses))
+                losses.clear()
+            done = progress.iteration == config.iterations
+            if done or progress.iteration % config.val_every == 0:
+                listener.validated(validate_and_save(session, progress))
+            if interrupted() and not done:
+                save_checkpoint(run.checkpoint, model, session.optimizer, session.scaler, progress)
+                raise KeyboardInterrupt
+    return TrainResult(
+        run=run.root, iterations=config.iterations, seconds=progress.seconds, best=run.read_metrics()
+    )
+
+
+def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
+    """Score the model, keep it if it is the best so far, and save the state to go on from."""
+    run = session.run
+    evaluation = session.validate(session.model, session.validation)
+    scores = evaluation.to_json()
+    score = scores["metrics"]["miou"] or 0.0
+    better = progress.best_score is None or score > progress.best_score
+    if better:
+        progress.best_score, progress.best_iteration = score, progress.iteration
+        save_model(run.best, session.model, session.model_card(progress.iteration, scores["metrics"]))
+        run.write_json(run.metrics, {**scores, "iteration": progress.iteration})
+    event = {
+        "event": "validation",
+        "iteration": progress.iteration,
+        "loss": evaluation.loss,
+        **scores["metrics"],
+        "per_class_iou": {name: row["iou"] for name, row in scores["per_class"].items()},
+        "best": better,
+        "seconds": round(progress.seconds, 3),
+    }
+    run.append_log(event)
+    save_checkpoint(run.checkpoint, session.model, session.optimizer, session.scaler, progress)
+    return event
+
+
+def _train_event(session: Session, progress: Progress, rate: float, losses: list[float]) -> dict[str, Any]:
+    batch_size = session.config.data.batch_size or 1
+    return {
+        "event": "train",
+        "iteration": progress.iteration,
+        "epoch": round(progress.iteration * batch_size / len(session.crops.items), 3),
+        "loss": sum(losses) / len(losses),
+        "lr": rate,
+        "seconds": round(progress.seconds, 3),
+    }
+
+
+def _diverged(loss: float, iteration: int, batch: Batch, run: RunFolder) -> WorkError:
+    return WorkError(
+        f"the loss is {loss} at iteration {iteration}, with images {', '.join(batch.names)}; training stopped before "
+        f"that update. Lower optimizer.lr, or look at these images; {run.root} keeps the last good state."
+    )
+
+
+@contextmanager
+def catching_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag that the loop asks for between iterations; the second one stops at once."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        previous = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: Ctrl-C does not arrive here
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,45 @@
+"""Pixel-wise cross entropy with ignored pixels, class weights and pixel weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+NOTHING_IGNORED = -100  # a label that no mask can hold
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    pixel_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the weighted mean of -log p(true class) over the pixels that count.
+
+    The sum is divided by the sum of the weights, so that weight maps change what matters and not the size of
+    the step. (U-Net's release divides by the number of pixels: there the step grows with the mean weight.)
+
+    Args:
+        logits: float (N, K, H, W).
+        labels: int64 (N, H, W), class ids or `ignore_index`.
+        ignore_index: label that does not count, None if every pixel does.
+        class_weights: float (K,), a factor for pixels by their true class.
+        pixel_weights: float (N, H, W), a further factor for each pixel.
+
+    Returns:
+        A scalar; 0, with a gradient of 0, if no pixel counts.
+    """
+    ignored = NOTHING_IGNORED if ignore_index is None else ignore_index
+    if class_weights is None and pixel_weights is None:
+        total = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
+        return total / (labels != ignored).sum().clamp(min=1)
+    losses = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="none")  # (N, H, W)
+    weights = (labels != ignored).to(losses.dtype)
+    if class_weights is not None:
+        weights = weights * class_weights.to(losses)[labels.clamp(0, logits.shape[1] - 1)]
+    if pixel_weights is not None:
+        weights = weights * pixel_weights
+    total_weight = weights.sum()
+    return (losses * weights).sum() / total_weight.clamp(min=1e-12)
