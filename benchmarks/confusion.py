@@ -105,9 +105,7 @@ def counters() -> dict[str, Counter]:
     return found
 
 
-def smooth_maps(
-    rng: np.random.Generator, num_classes: int, shape: tuple[int, int], count: int
-) -> list[ByteMap]:
+def smooth_maps(rng: np.random.Generator, num_classes: int, shape: tuple[int, int], count: int) -> list[ByteMap]:
     maps = []
     for _ in range(count):
         noise = cv2.GaussianBlur(rng.standard_normal(shape), (0, 0), 20)

@@ -74,9 +74,7 @@ def train(
     budget = {"minutes": minutes, "cpu_minutes": cpu_minutes, "epochs": epochs, "iterations": iterations}
     given = {key: value for key, value in budget.items() if value is not None}
     if len(given) > 1:
-        raise RequestError(
-            f"{' and '.join(given)} are given; accepted: one of {', '.join(budget)}. Choose one."
-        )
+        raise RequestError(f"{' and '.join(given)} are given; accepted: one of {', '.join(budget)}. Choose one.")
     values: dict[str, Any] = {"data": {"path": str(data)}}
     if val_list is not None:
         values["data"]["val_list"] = str(val_list)
@@ -104,8 +102,7 @@ def _check_unchanged(stored: TrainConfig, values: dict[str, Any], settings: Sequ
     merged["budget"] = {**kept["budget"], **values.get("budget", {})}
     asked = build_config(merged, settings).model_dump(mode="json")
     differences = [
-        f"{key}: {before!r} in the run, {after!r} asked for"
-        for key, before, after in _differences(kept, asked)
+        f"{key}: {before!r} in the run, {after!r} asked for" for key, before, after in _differences(kept, asked)
     ]
     if differences:
         raise RequestError(
@@ -114,9 +111,7 @@ def _check_unchanged(stored: TrainConfig, values: dict[str, Any], settings: Sequ
         )
 
 
-def _differences(
-    before: dict[str, Any], after: dict[str, Any], prefix: str = ""
-) -> list[tuple[str, Any, Any]]:
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = []
     for key in before.keys() | after.keys():
         one, other = before.get(key), after.get(key)
@@ -140,7 +135,7 @@ def evaluate(
     names: str | Path | None = None,
     tile: int | None = None,
     flip: bool = False,
-    on_image: Callable[[int, int], None] = lambda done, total: None,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set.
 
@@ -175,7 +170,7 @@ def evaluate(
         split=split,
         tile=tile,
         flip=flip,
-        on_image=lambda done: on_image(done, len(items)),
+        on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     ).to_json()
 
 
@@ -193,9 +188,7 @@ def _scan_for(segmenter: Segmenter, folder: DatasetFolder, items: Sequence[Item]
     """Scan data for scoring a model: its classes must be the model's."""
     classes = segmenter.card.classes
     card = segmenter.card
-    meant = DatasetFile(
-        name=card.model, classes=classes, palette=card.palette, ignore_index=card.ignore_index
-    )
+    meant = DatasetFile(name=card.model, classes=classes, palette=card.palette, ignore_index=card.ignore_index)
     dataset = scan(folder, items, meant=meant, cache_bytes=0)
     if dataset.card.classes != classes:
         differing = [
@@ -235,7 +228,7 @@ def predict(
     flip: bool = False,
     overlay: bool = False,
     probabilities: bool = False,
-    on_image: Callable[[int, int], None] = lambda done, total: None,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
 
@@ -272,7 +265,8 @@ def predict(
         if probabilities:
             outputs.append(folder / f"{path.stem}.npy")
             write_atomically(outputs[-1], npy(prediction.probabilities.cpu().numpy().astype(np.float16)))
-        on_image(done, len(images))
+        if on_image is not None:
+            on_image(done, len(images))
     # Linux counts in kilobytes, macOS in bytes.
     unit = 1e6 if sys.platform == "darwin" else 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -290,9 +284,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     for given in map(str, inputs):
         path = Path(given)
         if path.is_dir():
-            matches = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
-            )
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
         elif path.exists():
             matches = [path]
         else:
@@ -336,16 +328,15 @@ def report(run: str | Path) -> Path:
     scored = [row for row in folder.read_metrics()["per_image"] if row["miou"] is not None]
     scored.sort(key=lambda row: (row["miou"], row["name"]))
     count = min(REPORT_IMAGES, len(scored))
-    worst, best = scored[:count], scored[::-1][:count]
+    best = scored[::-1][:count]
+    worst = [row for row in scored[:count] if row not in best]
     segmenter = load(run)
     try:
         data = open_dataset(Path(config.data.path), val_list=_val_list(folder.root, Path(config.data.path)))
     except RequestError:
         return write_report(folder.root, best=[], worst=[])  # the data has moved: the rest still stands
     items = {item.name: item for item in data.split("val")}
-    dataset = _scan_for(
-        segmenter, data, [items[row["name"]] for row in (*best, *worst) if row["name"] in items]
-    )
+    dataset = _scan_for(segmenter, data, [items[row["name"]] for row in (*best, *worst) if row["name"] in items])
     return write_report(
         folder.root,
         best=[_example(segmenter, dataset, items[row["name"]], row["miou"]) for row in best],

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pixelwise.errors import RequestError, closest
 
@@ -89,8 +89,7 @@ def model_info(name: str) -> ModelInfo:
     """Return the catalogue row of a model; an unknown name is answered with the closest ones."""
     if name not in _MODELS:
         raise RequestError(
-            f"unknown model {name!r}; closest names: {closest(name, _MODELS)}. "
-            "`pixelwise models` lists all of them."
+            f"unknown model {name!r}; closest names: {closest(name, _MODELS)}. `pixelwise models` lists all of them."
         )
     return _MODELS[name]
 
@@ -102,7 +101,7 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
 
 
 def create_model(
-    name: str, *, num_classes: int, in_channels: int = 3, weights: str | Path | None = None, **options: object
+    name: str, *, num_classes: int, in_channels: int = 3, weights: str | Path | None = None, **options: Any
 ) -> nn.Module:
     """Build a model by its public name.
 
@@ -150,8 +149,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise RequestError(
-            f"weights {path} cannot be read ({error}); accepted: a whole .safetensors file. "
-            "Copy or download it again."
+            f"weights {path} cannot be read ({error}); accepted: a whole .safetensors file. Copy or download it again."
         ) from error
     wanted = model.state_dict()
     problems = [f"missing {key}" for key in wanted.keys() - tensors.keys()]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pixelwise.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class SegmentationOutput(NamedTuple):
@@ -103,12 +103,11 @@ class SizeRule:
         return str(above) if below == above else f"{below} or {above}"
 
 
-class SegmentationModel(Protocol):
-    """What the engine needs to know of a semantic model besides calling it."""
-
-    num_classes: int
-    in_channels: int
-    size_rule: SizeRule
+def size_rule_of(model: nn.Module) -> SizeRule:
+    """Return the size rule that every model declares as `size_rule`."""
+    rule = model.size_rule
+    assert isinstance(rule, SizeRule), f"{type(model).__name__} declares no size_rule"
+    return rule
 
 
 def check_images(images: Tensor, *, in_channels: int, size_rule: SizeRule) -> None:

@@ -35,9 +35,7 @@ def test_another_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(WorkError, match=r"coins\.png cannot be read: .*reinstall scikit-image"):
         coins.coins_image()
     Image.fromarray(np.zeros((303, 380), np.uint8)).save(tmp_path / "coins.png")
-    with pytest.raises(
-        WorkError, match=r"coins\.png \(uint8 \(303, 380\)\) is not the picture .*0\.24 to 0\.26"
-    ):
+    with pytest.raises(WorkError, match=r"coins\.png \(uint8 \(303, 380\)\) is not the picture .*0\.24 to 0\.26"):
         coins.coins_image()
 
 
@@ -123,8 +121,7 @@ def test_the_parts_make_up_the_picture_and_share_no_pixel(folder: Path) -> None:
 
 def test_the_parts_together_hold_every_coin_whole(folder: Path) -> None:
     train, val = (
-        set(np.unique(read(folder / "instances" / split / f"coins-{split}.png"))) - {0}
-        for split in ("train", "val")
+        set(np.unique(read(folder / "instances" / split / f"coins-{split}.png"))) - {0} for split in ("train", "val")
     )
     assert (len(train), len(val)) == (18, 6)
     assert train | val == set(range(1, 25))

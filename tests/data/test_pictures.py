@@ -142,9 +142,7 @@ def test_display_of_floats_without_range() -> None:
     assert to_display(np.array([[0.0, np.nan, np.inf, 1.0]]))[0, :, 0].tolist() == [0, 0, 0, 255]
 
 
-@given(
-    height=st.integers(1, 40), width=st.integers(1, 40), new=st.tuples(st.integers(1, 40), st.integers(1, 40))
-)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), new=st.tuples(st.integers(1, 40), st.integers(1, 40)))
 @settings(max_examples=50, deadline=None)
 def test_shrinking_labels_makes_no_new_label(height: int, width: int, new: tuple[int, int]) -> None:
     labels = (np.arange(height * width) * 7 % 65536).reshape(height, width).astype(np.uint16)

@@ -29,9 +29,7 @@ Case = tuple[Labels, Labels, int, int | None]
 patient = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 
 
-def slow_matrix(
-    prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None
-) -> Matrix | None:
+def slow_matrix(prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None) -> Matrix | None:
     """Count pixel by pixel with Python integers; None where a counted pixel is no class."""
     matrix = np.zeros((num_classes, num_classes), np.int64)
     for p, t in zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True):
@@ -286,9 +284,7 @@ def test_truth_value_that_is_no_class(dtype: str, num_classes: int) -> None:
 
 
 def test_truth_value_without_ignore_index() -> None:
-    with pytest.raises(
-        RequestError, match=r"255 \(3 pixels\).*0 to 1 .* ignore_index=None. .*pass as ignore_index"
-    ):
+    with pytest.raises(RequestError, match=r"255 \(3 pixels\).*0 to 1 .* ignore_index=None. .*pass as ignore_index"):
         confusion_matrix(np.zeros(3, np.uint8), np.full(3, 255, np.uint8), 2)
 
 

@@ -132,9 +132,7 @@ def log_events() -> list[dict[str, object]]:
         event = {"event": "train", "iteration": iteration, "loss": loss, "lr": 0.01 * (1 - iteration / 1000)}
         events.append(event)
         if iteration % 250 == 0:
-            events.append(
-                {"event": "validation", "iteration": iteration, "loss": 0.3, "miou": iteration / 2000}
-            )
+            events.append({"event": "validation", "iteration": iteration, "loss": 0.3, "miou": iteration / 2000})
     return events
 
 
@@ -242,9 +240,7 @@ def test_examples_alone_are_shown(tmp_path: Path) -> None:
     assert "class 3" not in text
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[1, 2]", "null", '{"metrics": 3, "classes": 4, "per_class": [1]}']
-)
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", '{"metrics": 3, "classes": 4, "per_class": [1]}'])
 def test_damaged_files_do_not_stop_the_report(tmp_path: Path, content: str) -> None:
     for name in ("config.yaml", "environment.json", "data_card.json", "log.jsonl", "metrics.json"):
         (tmp_path / name).write_text(content)

@@ -83,9 +83,7 @@ def run(args: list[str]) -> int:
         click.echo(f"error: {error}", err=True)
         return 1
     except MemoryError:
-        click.echo(
-            "error: memory ran out. Use a smaller --tile, crop or batch, or close other programs.", err=True
-        )
+        click.echo("error: memory ran out. Use a smaller --tile, crop or batch, or close other programs.", err=True)
         return 1
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped.", err=True)

@@ -10,9 +10,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 
 
 @click.command("demo", short_help="Run the whole path on embedded data.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="A new folder."
-)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="A new folder.")
 @click.option(
     "--data",
     type=click.Choice(["coins", "cells"]),

@@ -10,9 +10,7 @@ from typing import Any
 
 import click
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
 
 
 def print_json(value: object) -> None:
@@ -53,9 +51,7 @@ def scores_text(result: dict[str, Any]) -> str:
     }
     rows = [("class", "IoU", "accuracy", "true pixels", "note")]
     for name, row in result["per_class"].items():
-        rows.append(
-            (name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or "")
-        )
+        rows.append((name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or ""))
     protocol = result["protocol"]
     lines = [f"  {names[key]:24}{percent(result['metrics'][key])}" for key in names]
     flip = ", mirrored twice" if protocol["flip"] else ""

@@ -13,13 +13,9 @@ from pixelwise.cli.output import Reporter, json_option, print_json
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option(
-    "--tile", type=int, help="Input side of a window in pixels; large images are cut by themselves."
-)
+@click.option("--tile", type=int, help="Input side of a window in pixels; large images are cut by themselves.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
-@click.option(
-    "--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image."
-)
+@click.option("--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image.")
 @click.option("--probabilities", is_flag=True, help="Write NAME.npy too: float16 (classes, height, width).")
 @json_option
 def command(

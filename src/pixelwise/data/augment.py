@@ -383,7 +383,7 @@ def _sample_matrix(rng: np.random.Generator, config: AugmentConfig) -> NDArray[n
     cos, sin = math.cos(angle), math.sin(angle)
     stretch = np.array([scale * math.sqrt(aspect), scale / math.sqrt(aspect)])
     turn = np.array([[cos * flip_x, -sin * flip_y], [sin * flip_x, cos * flip_y]])
-    return np.divide(turn, stretch[:, None])
+    return cast(NDArray[np.float64], turn / stretch[:, None])
 
 
 def _log_uniform(limits: tuple[float, float], draw: float) -> float:
@@ -483,7 +483,8 @@ def _fold(coordinate: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def _reach(coordinate: NDArray[np.float32], side: int) -> tuple[int, int]:
     """Return the first pixel and the end of those that a cubic interpolation at the coordinates reads."""
-    return max(int(coordinate.min()) - 2, 0), min(int(coordinate.max()) + 4, side)
+    # An even first pixel: halfway between two pixels the nearest one is the even one.
+    return max(int(coordinate.min()) - 1, 0) // 2 * 2, min(int(coordinate.max()) + 4, side)
 
 
 def _full_range(image: NDArray[Pixels]) -> float:

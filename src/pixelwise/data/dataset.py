@@ -221,9 +221,7 @@ def _settle_splits(folder: DatasetFolder, val_list: Path | None) -> DatasetFolde
         chosen = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
         source = f"no val split: {count} of {len(names)} items chosen by a hash of their names"
     if len(chosen) == len(names):
-        raise RequestError(
-            f"{val_list} names all {len(names)} items; some must be left to train on. Shorten it."
-        )
+        raise RequestError(f"{val_list} names all {len(names)} items; some must be left to train on. Shorten it.")
     items = tuple(
         replace(item, split="val" if item.name in chosen else "train") if item.split == pool else item
         for item in folder.items
@@ -237,9 +235,7 @@ def read_names(path: Path, known: Iterable[str]) -> set[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"list {path} cannot be read ({error}); accepted: a text file, one name a line."
-        ) from error
+        raise RequestError(f"list {path} cannot be read ({error}); accepted: a text file, one name a line.") from error
     names = [line.strip() for line in lines if line.strip()]
     unknown = [name for name in names if name not in set(known)]
     if unknown:

@@ -37,7 +37,8 @@ class MaskEncoding(BaseModel):
     def decode(self, values: NDArray[Any]) -> NDArray[Any]:
         """Turn file values (H, W) into class indices of the same type."""
         if self.kind == "binary_255":
-            return (values == 255).astype(np.uint8)
+            labels: NDArray[np.uint8] = np.equal(values, 255).astype(np.uint8)
+            return labels
         return values
 
 

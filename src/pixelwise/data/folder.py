@@ -91,9 +91,7 @@ def write_dataset_folder(
         "splits": dict(Counter(item.split for item in items)),
     }
     if clash := sorted(card.keys() & (extra or {}).keys()):
-        raise RequestError(
-            f"extra repeats {', '.join(clash)}: these have their own arguments; rename the keys"
-        )
+        raise RequestError(f"extra repeats {', '.join(clash)}: these have their own arguments; rename the keys")
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file, not a folder: name another place for the data set")
     colors = _full_palette(palette, len(classes), ignore_index)
@@ -144,9 +142,7 @@ def _full_palette(palette: Sequence[Color], num_classes: int, ignore_index: int 
 
 def _check_classes(classes: Sequence[str], palette: Sequence[Color], ignore_index: int | None) -> None:
     if not 1 <= len(classes) <= 256 or len(set(classes)) < len(classes):
-        raise RequestError(
-            f"classes={list(classes)}: 1 to 256 different names are accepted; rename or merge some"
-        )
+        raise RequestError(f"classes={list(classes)}: 1 to 256 different names are accepted; rename or merge some")
     if ignore_index is not None and not len(classes) <= ignore_index <= 255:
         raise RequestError(
             f"ignore_index={ignore_index} with {len(classes)} classes: {len(classes)}..255 or None is "
@@ -169,9 +165,7 @@ def _check_items(items: Sequence[FolderItem], num_classes: int, ignore_index: in
     places = Counter((item.split, item.name) for item in items)
     (split, name), times = places.most_common(1)[0]
     if times > 1:
-        raise RequestError(
-            f"{split}/{name} is given {times} times: one image per name is accepted; rename them"
-        )
+        raise RequestError(f"{split}/{name} is given {times} times: one image per name is accepted; rename them")
     for item in items:
         _check_names(item)
         _check_arrays(item)
@@ -189,9 +183,7 @@ def _check_items(items: Sequence[FolderItem], num_classes: int, ignore_index: in
 def _check_names(item: FolderItem) -> None:
     for argument, text in (("split", item.split), ("name", item.name)):
         if text in {"", ".", ".."} or Path(text).name != text or "\\" in text:
-            raise RequestError(
-                f"{argument}={text!r}: a plain file name is accepted; leave folders and separators out"
-            )
+            raise RequestError(f"{argument}={text!r}: a plain file name is accepted; leave folders and separators out")
 
 
 def _check_arrays(item: FolderItem) -> None:

@@ -91,9 +91,7 @@ def _label_values(path: Path, array: AnyArray) -> AnyArray:
     if array.ndim == 3 and (array == array[:, :, :1]).all():
         array = array[:, :, 0]
     if array.ndim != 2:
-        colours = (
-            np.unique(array.reshape(-1, array.shape[-1]), axis=0)[:4].tolist() if array.ndim == 3 else []
-        )
+        colours = np.unique(array.reshape(-1, array.shape[-1]), axis=0)[:4].tolist() if array.ndim == 3 else []
         raise RequestError(
             f"{path}: is a colour image (shape {array.shape}, first colours {colours}), not a map of class "
             "numbers. Accepted: one channel whose pixel values are class numbers, a palette PNG, or 0/255 and "
@@ -189,6 +187,7 @@ def _read_tiff(path: Path, *, as_shown: bool = True) -> AnyArray:
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
+            assert isinstance(page, tifffile.TiffPage)
             stack = file.series[0].shape
             array = page.asarray()
             planar = page.planarconfig == 2 and array.ndim == 3

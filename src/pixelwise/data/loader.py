@@ -82,9 +82,7 @@ class Crops(TorchDataset[_Sample]):
         item = self.items[index]
         rng = sample_rng(self.seed, epoch, index)
         image, labels, weights = self._arrays(item)
-        warp = sample_warp(
-            rng, self.augment, image_size=(image.shape[0], image.shape[1]), output_size=self.crop
-        )
+        warp = sample_warp(rng, self.augment, image_size=(image.shape[0], image.shape[1]), output_size=self.crop)
         normalisation = self.dataset.card.normalisation
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
@@ -105,9 +103,7 @@ class Crops(TorchDataset[_Sample]):
             weights = None
             if self.pixel_weights is not None:
                 objects = self.dataset.instances(item)
-                weights = self.pixel_weights(
-                    labels, None if objects is None else resize_labels(objects, self.scale)
-                )
+                weights = self.pixel_weights(labels, None if objects is None else resize_labels(objects, self.scale))
             self._scaled[item.name] = (image, labels, weights)
         return self._scaled[item.name]
 
@@ -126,7 +122,7 @@ def batches(
         generator=torch.Generator(),  # the loader's own draws must not touch the model's random state
         worker_init_fn=_start_worker if num_workers else None,
     )
-    yield from loader  # type: ignore[misc]
+    yield from loader
 
 
 def _start_worker(_: int) -> None:

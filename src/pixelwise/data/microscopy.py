@@ -195,14 +195,10 @@ def write_microscopy(
     )
 
 
-def _check_request(
-    size: tuple[int, int], seed: int, num_cells: int | None, cell_radius: tuple[float, float]
-) -> None:
+def _check_request(size: tuple[int, int], seed: int, num_cells: int | None, cell_radius: tuple[float, float]) -> None:
     low, high = cell_radius
     if not 6 <= low <= high < float("inf"):
-        raise RequestError(
-            f"cell_radius={cell_radius}: 6 <= smallest <= largest is accepted; change the radii"
-        )
+        raise RequestError(f"cell_radius={cell_radius}: 6 <= smallest <= largest is accepted; change the radii")
     if min(size) < 2.5 * high:
         raise RequestError(
             f"size={size}: height and width of 2.5 times the largest radius, {2.5 * high:g} px, or more are "
@@ -211,9 +207,7 @@ def _check_request(
     if seed < 0:
         raise RequestError(f"seed={seed}: 0 or more is accepted; give another number")
     if num_cells is not None and num_cells < 1:
-        raise RequestError(
-            f"num_cells={num_cells}: 1 or more, or None is accepted; ask for at least one cell"
-        )
+        raise RequestError(f"num_cells={num_cells}: 1 or more, or None is accepted; ask for at least one cell")
 
 
 def _check_camera(blur: float, photons: float, read_noise: float) -> None:

@@ -30,11 +30,16 @@ class Normalisation(BaseModel):
         low, high = self.intensity_range
         if (low, high) == (0.0, 1.0) and image.dtype == np.float32:
             return image
-        return (image.astype(np.float32) - np.float32(low)) * np.float32(1 / (high - low))
+        unit: NDArray[np.float32] = image.astype(np.float32)
+        unit -= np.float32(low)
+        unit *= np.float32(1 / (high - low))
+        return unit
 
     def standardise(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a unit image (H, W, C) with mean 0 and deviation 1 per channel."""
-        return (unit - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.std, dtype=np.float32)
+        standard: NDArray[np.float32] = unit - np.asarray(self.mean, dtype=np.float32)
+        standard /= np.asarray(self.std, dtype=np.float32)
+        return standard
 
     def __call__(self, image: AnyArray) -> NDArray[np.float32]:
         """Return the network input for stored values (H, W, C), float32."""
@@ -48,9 +53,7 @@ def resize_image(image: AnyArray, scale: float) -> AnyArray:
     height, width = scaled_size((image.shape[0], image.shape[1]), scale)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     channels = [
-        cv2.resize(image[:, :, start : start + 4], (width, height), interpolation=how).reshape(
-            height, width, -1
-        )
+        cv2.resize(image[:, :, start : start + 4], (width, height), interpolation=how).reshape(height, width, -1)
         for start in range(0, image.shape[2], 4)
     ]
     return channels[0] if len(channels) == 1 else np.concatenate(channels, axis=2)

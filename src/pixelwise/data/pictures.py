@@ -61,9 +61,7 @@ def default_palette(num_classes: int, *, background: bool = False) -> list[list[
     [[0, 0, 0], [230, 159, 0], [0, 114, 178]]
     """
     if not 1 <= num_classes <= MAX_CLASSES:
-        raise RequestError(
-            f"num_classes={num_classes}: a palette has 1 to {MAX_CLASSES} colours. Give such a number."
-        )
+        raise RequestError(f"num_classes={num_classes}: a palette has 1 to {MAX_CLASSES} colours. Give such a number.")
     wanted = num_classes - 1 if background else num_classes
     colors = [list(color) for color in _FIRST_COLORS]
     if wanted > len(colors):
@@ -143,9 +141,7 @@ def overlay(image: Picture, labels: LabelMap, palette: Palette, alpha: float = 0
     """
     _check_same_size("image", image.shape[:2], "labels", labels.shape)
     if not 0 <= alpha <= 1:
-        raise RequestError(
-            f"alpha={alpha}: the weight of the colours is between 0 and 1. Give such a number."
-        )
+        raise RequestError(f"alpha={alpha}: the weight of the colours is between 0 and 1. Give such a number.")
     colors = colorize(labels, palette).astype(np.float64)
     weight = np.full(labels.shape, alpha)
     weight[_borders(labels)] = 1.0
@@ -226,9 +222,7 @@ def _dim(image: Picture | None, size: tuple[int, ...]) -> Picture:
     return np.repeat(dim[..., None], 3, axis=-1)
 
 
-def _is_binary(
-    truth: LabelMap, prediction: LabelMap, ignored: NDArray[np.bool_], num_classes: int | None
-) -> bool:
+def _is_binary(truth: LabelMap, prediction: LabelMap, ignored: NDArray[np.bool_], num_classes: int | None) -> bool:
     """Say whether the maps are of a task with two classes."""
     if num_classes is not None:
         return num_classes == 2

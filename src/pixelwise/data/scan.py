@@ -174,9 +174,7 @@ def _look_at(items: Iterable[Item]) -> tuple[list[_Seen], list[str]]:
     return seen, problems
 
 
-def _statistics(
-    item: Item, image: AnyArray, mask: AnyArray, palette: tuple[tuple[int, int, int], ...] | None
-) -> _Seen:
+def _statistics(item: Item, image: AnyArray, mask: AnyArray, palette: tuple[tuple[int, int, int], ...] | None) -> _Seen:
     flat = image.reshape(-1, image.shape[2])
     # Every fourth pixel settles mean and deviation to well under a percent, in a fifth of the time.
     sample = flat[::4].astype(np.float64)
@@ -338,7 +336,5 @@ def _decisions(
         lines.append("some images are grey, some in colour: grey ones are repeated over three channels")
     if folder.ignored_files:
         count = len(folder.ignored_files)
-        lines.append(
-            f"{count} other file{'s' if count > 1 else ''} left out, such as {folder.ignored_files[0]}"
-        )
+        lines.append(f"{count} other file{'s' if count > 1 else ''} left out, such as {folder.ignored_files[0]}")
     return lines

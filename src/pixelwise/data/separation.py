@@ -165,7 +165,7 @@ def _dense(instances: NDArray[np.integer]) -> NDArray[np.integer]:
         return instances
     ids, dense = np.unique(instances, return_inverse=True)
     # Background stays 0 where the map has none.
-    return np.add(dense.reshape(instances.shape), int(ids[0] > 0))
+    return cast(NDArray[np.integer], dense.reshape(instances.shape) + int(ids[0] > 0))
 
 
 def _balance(foreground: NDArray[np.bool_]) -> NDArray[np.float64]:

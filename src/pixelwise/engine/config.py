@@ -86,9 +86,9 @@ class TrainConfig(BaseModel):
     weights: str | None = None
     data: DataConfig
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)  # type: ignore[arg-type]
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)  # type: ignore[arg-type]
-    budget: Budget = Field(default_factory=Budget)  # type: ignore[arg-type]
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    budget: Budget = Field(default_factory=Budget)
     iterations: int | None = Field(None, ge=1)
     val_every: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
@@ -107,13 +107,11 @@ def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> Tra
     Raises:
         RequestError: for an unknown key (with the closest ones) or a value that is not accepted.
     """
-    merged: dict[str, Any] = {key: value for key, value in values.items()}
+    merged: dict[str, Any] = dict(values)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise RequestError(
-                f"--set {setting!r} has no '='; accepted: key=value, such as optimizer.lr=0.001."
-            )
+            raise RequestError(f"--set {setting!r} has no '='; accepted: key=value, such as optimizer.lr=0.001.")
         _check_key(key.strip())
         try:
             _put(merged, key.strip().split("."), yaml.safe_load(text))
@@ -158,9 +156,7 @@ def _explain(error: ValidationError) -> RequestError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "config"
     if first["type"] == "extra_forbidden":
-        return RequestError(
-            f"unknown key {key!r}; closest: {closest(key, known_keys())}. Correct or remove it."
-        )
+        return RequestError(f"unknown key {key!r}; closest: {closest(key, known_keys())}. Correct or remove it.")
     return RequestError(f"{key} is {first['input']!r}; {first['msg'].lower()}. Give another value.")
 
 
@@ -176,9 +172,7 @@ def read_config(path: Path) -> TrainConfig:
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist; a run folder holds its config.yaml there.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}). Restore the file."
-        ) from error
+        raise RequestError(f"{path} cannot be read ({str(error).splitlines()[0]}). Restore the file.") from error
     if not isinstance(values, dict):
         raise RequestError(f"{path} holds no mapping of keys; accepted: a config.yaml as a run writes it.")
     return build_config(values)

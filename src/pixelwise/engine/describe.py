@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from pixelwise.engine.layer_table import Layer, layer_table, output_stride, receptive_fields
-from pixelwise.engine.model_file import Option
+from pixelwise.engine.model_file import Option, build_twin
 from pixelwise.errors import RequestError
-from pixelwise.models import create_model, model_info, model_options
-from pixelwise.structures import SizeRule
+from pixelwise.models import model_info, model_options
+from pixelwise.structures import size_rule_of
 
 
 class LayerRow(BaseModel):
@@ -69,7 +68,7 @@ def describe(
     num_classes: int = 2,
     in_channels: int | None = None,
     input_size: tuple[int, int] | None = None,
-    **options: object,
+    **options: Option,
 ) -> Description:
     """Describe a model without allocating its weights.
 
@@ -84,10 +83,8 @@ def describe(
     info = model_info(name)
     if in_channels is None:
         in_channels = int(inspect.signature(info.build).parameters["in_channels"].default)
-    with torch.device("meta"):
-        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **options)
-    rule = model.size_rule
-    assert isinstance(rule, SizeRule)
+    model = build_twin(name, num_classes=num_classes, in_channels=in_channels, options=options)
+    rule = size_rule_of(model)
     size = input_size or info.input_size
     layers = layer_table(model, in_channels=in_channels, input_size=size)
     largest, smallest = _field_extremes(layers, rule.period)

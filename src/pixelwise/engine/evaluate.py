@@ -67,7 +67,7 @@ def evaluate_items(
     split: str,
     tile: int | None = None,
     flip: bool = False,
-    on_image: Callable[[int], None] = lambda done: None,
+    on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every item and compare it with its labels, at their own size.
 
@@ -92,11 +92,10 @@ def evaluate_items(
         confusion += matrix
         image_loss, pixels = _log_loss(prediction.probabilities, labels, ignore)
         loss, counted = loss + image_loss, counted + pixels
-        scores = semantic_scores(matrix, card.classes).to_json()["metrics"]
-        per_image.append(
-            ImageScore(name=item.name, miou=scores["miou"], pixel_accuracy=scores["pixel_accuracy"])
-        )
-        on_image(done)
+        scores = semantic_scores(matrix, card.classes)
+        per_image.append(ImageScore(name=item.name, miou=scores.miou, pixel_accuracy=scores.pixel_accuracy))
+        if on_image is not None:
+            on_image(done)
     protocol: Protocol = {
         "split": split,
         "resolution": "the labels' own size",

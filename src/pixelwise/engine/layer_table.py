@@ -67,7 +67,7 @@ class Layer:
 
 
 @dataclass
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records one row for each tensor operation that runs under it."""
 
     layers: list[Layer] = field(default_factory=list)
@@ -76,7 +76,11 @@ class _Recorder(TorchDispatchMode):
     rows: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def leave(self) -> None:
+        """Note that the innermost module has returned."""
+        self.paths.pop()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -149,9 +153,7 @@ def _read_convolution(args: tuple[Any, ...], out: Tensor) -> Layer:
 
 def _read_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
     defaults: tuple[Any, ...] = ([], [0], [1])
-    kernel, stride, padding, dilation = (
-        (args[1:] + defaults[len(args) - 2 :])[:4] if len(args) < 5 else args[1:5]
-    )
+    kernel, stride, padding, dilation = (args[1:] + defaults[len(args) - 2 :])[:4] if len(args) < 5 else args[1:5]
     windows = _windows(kernel, stride, padding, dilation)
     return Layer(name="", inputs=(), kind="max pool", shape=tuple(out.shape[1:]), windows=windows)
 
@@ -221,7 +223,7 @@ def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, in
     handles = []
     for module in owners:
         handles.append(module.register_forward_pre_hook(lambda m, _: recorder.paths.append(owners[m])))
-        handles.append(module.register_forward_hook(lambda m, a, o: recorder.paths.pop() and None))
+        handles.append(module.register_forward_hook(lambda *_: recorder.leave()))
     image = torch.zeros(1, in_channels, *input_size, device="meta")
     recorder.rows[id(image)] = (-1, image)
     model.eval()
@@ -235,10 +237,7 @@ def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, in
 
 
 def _count_parameters(model: nn.Module, layers: list[Layer]) -> list[Layer]:
-    counts = {
-        name: sum(p.numel() for p in module.parameters(recurse=False))
-        for name, module in model.named_modules()
-    }
+    counts = {name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()}
     return [replace(layer, parameters=counts.pop(layer.name, 0)) for layer in layers]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -61,6 +63,20 @@ class ModelCard(BaseModel):
     metrics: dict[str, float | None]
 
 
+def build_model(
+    name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option], weights: str | None = None
+) -> nn.Module:
+    """Build a model from stored options; see `create_model`."""
+    keywords: dict[str, Any] = dict(options)
+    return create_model(name, num_classes=num_classes, in_channels=in_channels, weights=weights, **keywords)
+
+
+def build_twin(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
+    """Build a model on the meta device: shapes without weights."""
+    with torch.device("meta"):
+        return build_model(name, num_classes=num_classes, in_channels=in_channels, options=options)
+
+
 def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
     """Write weights and card into one safetensors file, whole or not at all."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -90,9 +106,7 @@ def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Mo
             f"model file {path} has metadata that this version does not read ({str(error).splitlines()[0]}). "
             "Use the pixelwise version that wrote it, or train again."
         ) from error
-    model = create_model(
-        card.model, num_classes=card.num_classes, in_channels=card.in_channels, **card.options
-    )
+    model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -100,7 +114,7 @@ def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Mo
             f"model file {path} does not hold the weights of {card.model} that its metadata names "
             f"({str(error).splitlines()[-1].strip()}). Copy the file again."
         ) from error
-    return model.to(device, memory_format=torch.channels_last).eval(), card
+    return model.to(device).to(memory_format=torch.channels_last).eval(), card
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

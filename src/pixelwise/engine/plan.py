@@ -21,9 +21,9 @@ from pixelwise.data.normalise import scaled_size
 from pixelwise.data.scan import DataCard
 from pixelwise.engine.config import Precision, TrainConfig
 from pixelwise.engine.layer_table import layer_table
+from pixelwise.engine.model_file import build_twin
 from pixelwise.engine.predict import default_device
 from pixelwise.errors import RequestError
-from pixelwise.models import create_model
 from pixelwise.structures import SizeRule
 
 DEFAULT_MINUTES = 10.0
@@ -56,9 +56,7 @@ class Plan:
         self.config = self.config.model_copy(
             update={**rest, "data": self.config.data.model_copy(update=data)} if data else rest
         )
-        said = ", ".join(
-            f"{'data.' if key in data else ''}{key} = {_shown(value)}" for key, value in values.items()
-        )
+        said = ", ".join(f"{'data.' if key in data else ''}{key} = {_shown(value)}" for key, value in values.items())
         self.lines.append(f"{said} ({reason})")
 
 
@@ -71,9 +69,7 @@ def plan_machine(config: TrainConfig) -> Plan:
     plan = Plan(config)
     if config.device == "auto":
         device = default_device()
-        plan.decide(
-            "a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device
-        )
+        plan.decide("a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device)
     device = plan.config.device
     _check_device(device)
     if config.precision == "auto":
@@ -135,9 +131,8 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
     scale = data.scale or 1.0
     if data.crop is None:
         height, width = scaled_size(card.image_sizes[0][:2], scale)
-        target = CROP if rule.margin == 0 else CROP - 60
-        crop = tuple(rule.covering(min(target, side)) for side in (height, width))
-        plan.decide(f"images are mostly {height} x {width} at scale {scale:g}", crop=crop)
+        planned = (_crop_side(height, rule), _crop_side(width, rule))
+        plan.decide(f"images are mostly {height} x {width} at scale {scale:g}", crop=planned)
     else:
         rule.check(*data.crop)
     crop = plan.config.data.crop
@@ -155,16 +150,20 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
         plan.decide(reason, batch_size=batch)
 
 
+def _crop_side(side: int, rule: SizeRule) -> int:
+    """Return the input side of a window: about `CROP`, and not above the image where nothing must be mirrored."""
+    if rule.margin:
+        return rule.covering(min(side, CROP - 60))
+    return rule.at_most(min(side, CROP))
+
+
 def _memory(device: str) -> int:
     return torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()
 
 
 def _activation_bytes(config: TrainConfig, card: DataCard, crop: tuple[int, int]) -> int:
     """Estimate the bytes that training keeps for one window: every layer's output and its gradient."""
-    with torch.device("meta"):
-        model = create_model(
-            config.model, num_classes=len(card.classes), in_channels=card.channels, **config.options
-        )
+    model = build_twin(config.model, num_classes=len(card.classes), in_channels=card.channels, options=config.options)
     layers = layer_table(model, in_channels=card.channels, input_size=crop)
     return 2 * 4 * sum(math.prod(layer.shape) for layer in layers)
 
@@ -266,9 +265,7 @@ def plan_length(plan: Plan, num_train: int, num_val: int, costs: Costs | None, l
         if config.iterations is None:
             plan.decide(reason, iterations=iterations)
     elif config.iterations is None and config.budget.epochs is not None:
-        plan.decide(
-            f"{config.budget.epochs:g} epochs", iterations=max(1, math.ceil(config.budget.epochs * per_epoch))
-        )
+        plan.decide(f"{config.budget.epochs:g} epochs", iterations=max(1, math.ceil(config.budget.epochs * per_epoch)))
     elif config.iterations is None:
         plan.decide("as asked", iterations=config.budget.iterations)
     assert plan.config.iterations is not None

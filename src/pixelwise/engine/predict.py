@@ -18,12 +18,11 @@ from pixelwise.data.images import AnyArray, as_channels, read_image
 from pixelwise.data.normalise import resize_image, scaled_size
 from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
-from pixelwise.engine.model_file import ModelCard, load_model
+from pixelwise.engine.model_file import ModelCard, build_twin, load_model
 from pixelwise.engine.tiles import mirror, plan_spans
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
-from pixelwise.models import create_model
-from pixelwise.structures import SizeRule
+from pixelwise.structures import size_rule_of
 
 WHOLE_IMAGE_PIXELS = 1024 * 1024  # larger images are cut into tiles
 TILE = 512  # kept pixels of a tile, about
@@ -44,8 +43,7 @@ def predict_logits(
     Returns:
         float32 (K, H, W) on the model's device.
     """
-    rule = model.size_rule
-    assert isinstance(rule, SizeRule)
+    rule = size_rule_of(model)
     rows = plan_spans(image.shape[0], rule, tile=tile and tile[0], halo=halo)
     columns = plan_spans(image.shape[1], rule, tile=tile and tile[1], halo=halo)
     first = next(model.parameters())
@@ -53,9 +51,7 @@ def predict_logits(
     for row in rows:
         for column in columns:
             window = torch.from_numpy(mirror(image, row, column)).to(first.device)
-            batch = window.permute(2, 0, 1)[None].contiguous(
-                memory_format=torch.channels_last
-            )  # (1, C, h, w)
+            batch = window.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)  # (1, C, h, w)
             logits = model(batch).logits[0].float()  # (K, h - 2 margin, w - 2 margin)
             if result is None:
                 result = logits.new_empty(logits.shape[0], *image.shape[:2])
@@ -128,9 +124,7 @@ class Segmenter:
     model: nn.Module
     card: ModelCard
 
-    def predict(
-        self, image: AnyArray | Path | str, *, tile: int | None = None, flip: bool = False
-    ) -> Prediction:
+    def predict(self, image: AnyArray | Path | str, *, tile: int | None = None, flip: bool = False) -> Prediction:
         """Segment an image.
 
         Args:
@@ -164,8 +158,7 @@ class Segmenter:
         return as_channels(array, wanted)
 
     def _windows(self, image: AnyArray, tile: int | None) -> tuple[tuple[int, int] | None, int]:
-        rule = self.model.size_rule
-        assert isinstance(rule, SizeRule)
+        rule = size_rule_of(self.model)
         height, width = scaled_size((image.shape[0], image.shape[1]), self.card.scale)
         if tile is None and height * width <= WHOLE_IMAGE_PIXELS:
             return None, 0
@@ -175,22 +168,14 @@ class Segmenter:
 
     def halo(self) -> int:
         """Return half the receptive field, rounded up: beyond it a tile's border has no influence."""
-        rule = self.model.size_rule
-        assert isinstance(rule, SizeRule)
-        with torch.device("meta"):
-            twin = create_model(
-                self.card.model,
-                num_classes=self.card.num_classes,
-                in_channels=self.card.in_channels,
-                **self.card.options,
-            )
+        rule = size_rule_of(self.model)
+        card = self.card
+        twin = build_twin(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
         size = rule.at_least(256)
         layers = layer_table(twin, in_channels=self.card.in_channels, input_size=(size, size))
         fields = receptive_fields(layers, axis=0, period=rule.period)
         if fields is None:
-            raise RequestError(
-                f"{self.card.model} sees the whole image at every pixel, so it cannot be tiled."
-            )
+            raise RequestError(f"{self.card.model} sees the whole image at every pixel, so it cannot be tiled.")
         return -(-max(fields) // 2)
 
 
@@ -198,9 +183,7 @@ def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
     """Load the best model of a run folder, or a model file."""
     path = Path(run)
     if not path.exists():
-        raise RequestError(
-            f"run {path} does not exist. Give the --out folder of a training run, or a model file."
-        )
+        raise RequestError(f"run {path} does not exist. Give the --out folder of a training run, or a model file.")
     if path.is_dir():
         path = path / "best.safetensors"
         if not path.exists():

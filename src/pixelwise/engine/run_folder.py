@@ -71,9 +71,7 @@ class RunFolder:
             WorkError: if the place cannot be written to.
         """
         if self.root.exists() and not self.root.is_dir():
-            raise RequestError(
-                f"--out {self.root} is a file; accepted: a new or empty folder. Choose another name."
-            )
+            raise RequestError(f"--out {self.root} is a file; accepted: a new or empty folder. Choose another name.")
         if self.root.is_dir() and any(self.root.iterdir()):
             what = "a run" if self.config.exists() else "other files"
             raise RequestError(
@@ -153,9 +151,7 @@ def save_checkpoint(
     """Write everything that decides how training goes on."""
     tensors: dict[str, Tensor] = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {
-            f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)
-        }
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -170,13 +166,9 @@ def load_checkpoint(
     """Bring model, optimiser, scaler and random states to where a run stopped."""
     tensors, metadata = read_tensors(path)
     if STATE_KEY not in metadata:
-        raise RequestError(
-            f"{path} is no training state of pixelwise. Restore the file, or train into a new folder."
-        )
+        raise RequestError(f"{path} is no training state of pixelwise. Restore the file, or train into a new folder.")
     try:
-        model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> f
     if config.schedule == "constant":
         return config.lr
     left = 1 - (iteration - warmup) / max(1, iterations - warmup)
-    return config.lr * float(max(left, 0.0)) ** config.power
+    return config.lr * math.pow(max(left, 0.0), config.power)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

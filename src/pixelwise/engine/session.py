@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +22,7 @@ from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.data.separation import label_components, separation_weights
 from pixelwise.engine.config import TrainConfig, dump_config, read_config
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
-from pixelwise.engine.model_file import ModelCard
+from pixelwise.engine.model_file import ModelCard, build_model
 from pixelwise.engine.plan import (
     DEFAULT_MINUTES,
     Clock,
@@ -38,8 +39,8 @@ from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.files import write_atomically
 from pixelwise.losses.segmentation import SegmentationLoss, class_weights
-from pixelwise.models import create_model, model_info
-from pixelwise.structures import SizeRule
+from pixelwise.models import model_info
+from pixelwise.structures import size_rule_of
 
 CALIBRATION_SHARE = 0.02  # of a time budget
 
@@ -121,8 +122,7 @@ class Session:
 
     def model_card(self, iteration: int, metrics: dict[str, float | None]) -> ModelCard:
         """Describe the model as it is now, for its file."""
-        card, rule = self.card, self.model.size_rule
-        assert isinstance(rule, SizeRule)
+        card = self.card
         return ModelCard(
             pixelwise=version("pixelwise"),
             model=self.config.model,
@@ -134,16 +134,14 @@ class Session:
             ignore_index=card.ignore_index,
             normalisation=card.normalisation,
             scale=self.config.data.scale or 1.0,
-            input_rule=rule.describe(),
+            input_rule=size_rule_of(self.model).describe(),
             licence=card.licence,
             iteration=iteration,
             metrics=metrics,
         )
 
 
-def prepare(
-    config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener
-) -> Session:
+def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session:
     """Check the data, complete the configuration and build everything; writes the run's first files."""
     if resume:
         config = read_config(run.config)
@@ -152,9 +150,7 @@ def prepare(
     model_info(config.model)
     plan = plan_machine(config)
     config = plan.config
-    folder = open_dataset(
-        Path(config.data.path), val_list=Path(config.data.val_list) if config.data.val_list else None
-    )
+    folder = open_dataset(Path(config.data.path), val_list=Path(config.data.val_list) if config.data.val_list else None)
     items = [*folder.split("train"), *folder.split("val")]
     dataset = scan(folder, items, cache_bytes=int((config.data.cache_gb or 0) * 1e9))
     for line in dataset.card.decisions:
@@ -234,18 +230,17 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
     """Build model, optimiser, loss and windows for the plan as it stands; crop and batch are settled here."""
     config, card = plan.config, dataset.card
     torch.manual_seed(config.seed)
-    model = create_model(
+    model = build_model(
         config.model,
         num_classes=len(card.classes),
         in_channels=card.channels,
         weights=config.weights,
-        **config.options,
+        options=config.options,
     )
-    rule = model.size_rule
-    assert isinstance(rule, SizeRule)
+    rule = size_rule_of(model)
     plan_windows(plan, card, rule)
     config = plan.config
-    model = model.to(config.device, memory_format=torch.channels_last).train()
+    model = model.to(config.device).to(memory_format=torch.channels_last).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
     loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
     assert config.data.crop is not None
@@ -276,7 +271,7 @@ def _separation(config: TrainConfig) -> Callable[[AnyArray, AnyArray | None], An
     """Return U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
 
     def weights(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
-        objects = label_components(labels > 0, 1) if instances is None else instances
+        objects = label_components((labels > 0).astype(np.uint8), 1) if instances is None else instances
         return separation_weights(objects, w0=config.loss.separation_w0, sigma=config.loss.separation_sigma)
 
     return weights

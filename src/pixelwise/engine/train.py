@@ -40,9 +40,7 @@ class TrainResult:
     best: dict[str, Any]
 
 
-def train(
-    config: TrainConfig, out: Path, *, resume: bool = False, listener: Listener | None = None
-) -> TrainResult:
+def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Listener | None = None) -> TrainResult:
     """Train a model and leave a run folder.
 
     Args:
@@ -100,9 +98,7 @@ def train(
             if interrupted() and not done:
                 save_checkpoint(run.checkpoint, model, session.optimizer, session.scaler, progress)
                 raise KeyboardInterrupt
-    return TrainResult(
-        run=run.root, iterations=config.iterations, seconds=progress.seconds, best=run.read_metrics()
-    )
+    return TrainResult(run=run.root, iterations=config.iterations, seconds=progress.seconds, best=run.read_metrics())
 
 
 def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
@@ -115,7 +111,9 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     if better:
         progress.best_score, progress.best_iteration = score, progress.iteration
         save_model(run.best, session.model, session.model_card(progress.iteration, scores["metrics"]))
-        run.write_json(run.metrics, {**scores, "iteration": progress.iteration})
+        run.write_json(
+            run.metrics, {**scores, "iteration": progress.iteration, "parameters": count_parameters(session)}
+        )
     event = {
         "event": "validation",
         "iteration": progress.iteration,
@@ -128,6 +126,11 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     run.append_log(event)
     save_checkpoint(run.checkpoint, session.model, session.optimizer, session.scaler, progress)
     return event
+
+
+def count_parameters(session: Session) -> int:
+    """Return the number of parameters of a session's model."""
+    return sum(parameter.numel() for parameter in session.model.parameters())
 
 
 def _train_event(session: Session, progress: Progress, rate: float, losses: list[float]) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def catching_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag that the loop asks for between iterations; the second one stops at once."""
     asked = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(_: int, __: FrameType | None) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt

@@ -92,9 +92,7 @@ def _label_array(name: str, labels: npt.ArrayLike) -> Labels:
     return array
 
 
-def _count_byte_classes(
-    prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None
-) -> Counts:
+def _count_byte_classes(prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None) -> Counts:
     """Count with the compiled loop; (K, K) int64 for K up to 254."""
     true, ignored = _to_bytes(truth, num_classes, ignore_index)
     predicted, _ = _to_bytes(prediction, num_classes, None)
@@ -112,9 +110,7 @@ def _count_byte_classes(
     return counts[:num_classes, :num_classes].copy()
 
 
-def _to_bytes(
-    labels: Labels, num_classes: int, ignore_index: int | None
-) -> tuple[npt.NDArray[np.uint8], int]:
+def _to_bytes(labels: Labels, num_classes: int, ignore_index: int | None) -> tuple[npt.NDArray[np.uint8], int]:
     """Flatten to (P,) uint8 and return with it the byte that means ignored, 0 where none does.
 
     Values that are no class stay none: those beyond a byte become K + 1. The loop looks for the
@@ -186,9 +182,7 @@ def _tally(
     return counts
 
 
-def _count_many_classes(
-    prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None
-) -> Counts:
+def _count_many_classes(prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None) -> Counts:
     """Count with numpy in 64-bit codes; (K, K) int64 for any K."""
     counted = _counted_pixels(truth, ignore_index)
     true, predicted = truth[counted], prediction[counted]
@@ -214,9 +208,7 @@ def _counted_pixels(truth: Labels, ignore_index: int | None) -> npt.NDArray[np.b
     return np.asarray(truth != ignore_index, np.bool_)
 
 
-def _no_class_error(
-    prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None
-) -> RequestError:
+def _no_class_error(prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None) -> RequestError:
     """Name the values on counted pixels that are no class, of the truth first, the most frequent first."""
     counted = _counted_pixels(truth, ignore_index)
     of_truth, of_prediction = (
@@ -233,9 +225,7 @@ def _no_class_error(
         advice = "Map these values to classes, or pass as ignore_index the one of the pixels to leave out."
     else:
         advice = "Predict only these classes, or check that the model and the data agree on num_classes."
-    return RequestError(
-        f"{name} holds {', '.join(listed)}{more} on counted pixels. Accepted are {accepted}. {advice}"
-    )
+    return RequestError(f"{name} holds {', '.join(listed)}{more} on counted pixels. Accepted are {accepted}. {advice}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,9 +72,7 @@ def size_rule(depth: int, padding: int) -> SizeRule:
     # The bottom map must be at least 8 wide (before its two convolutions) to leave one unit at the top.
     fringe = 4 * (step - 1)
     smallest = next(b for b in range(5, 9) if step * b + fringe > lost)
-    return SizeRule(
-        step=step, offset=fringe % step, minimum=step * smallest + fringe, margin=lost // 2, period=step
-    )
+    return SizeRule(step=step, offset=fringe % step, minimum=step * smallest + fringe, margin=lost // 2, period=step)
 
 
 class UNet(nn.Module):
@@ -99,9 +97,7 @@ class UNet(nn.Module):
                 "(the paper's are 64 and 4)."
             )
         if not 0 <= dropout < 1:
-            raise RequestError(
-                f"dropout={dropout}; accepted: 0 up to, not including, 1 (the release's is 0.5)."
-            )
+            raise RequestError(f"dropout={dropout}; accepted: 0 up to, not including, 1 (the release's is 0.5).")
         if release not in ("paper", "phseg_v5"):
             raise RequestError(f"release={release!r}; accepted: 'paper' or 'phseg_v5'.")
         self.num_classes = num_classes
@@ -120,13 +116,10 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(widths[level + 1], up_widths[level], 2, stride=2)
-            for level in reversed(range(depth))
+            nn.ConvTranspose2d(widths[level + 1], up_widths[level], 2, stride=2) for level in reversed(range(depth))
         )
         self.merge = nn.ModuleList(
-            double_convolution(
-                widths[level] + up_widths[level], widths[level], padding=padding, batch_norm=batch_norm
-            )
+            double_convolution(widths[level] + up_widths[level], widths[level], padding=padding, batch_norm=batch_norm)
             for level in reversed(range(depth))
         )
         self.head = nn.Conv2d(base_channels, num_classes, 1)
@@ -163,7 +156,7 @@ class UNet(nn.Module):
     year=2015,
     paper=PAPER,
     fidelity="verified",
-    source="paper Fig. 1 and section 3; dropout places and rate from the release; release='phseg_v5' is the released net",
+    source="paper Fig. 1 and section 3, dropout from the release; release='phseg_v5' builds the released network",
     input_size=(572, 572),
 )
 def unet(
@@ -194,7 +187,7 @@ def unet(
     year=2015,
     paper=PAPER,
     fidelity="ours",
-    source="the paper's widths with zero-padded convolutions, as most re-implementations have it; not the paper's network",
+    source="the paper's widths with zero-padded convolutions, as in most re-implementations",
     input_size=(512, 512),
 )
 def unet_padded(

@@ -185,9 +185,7 @@ def _line(series: Series, x_place: Callable[[float], float], y_place: Callable[[
     path = "M" + "L".join(f"{x:g},{y:g}" for x, y in placed)
     marked = series.marked or len(placed) == 1
     texts = [f"{series.label}, iteration {x:,.0f}: {y:.4g}" for x, y in series.points]
-    markers = (
-        [Marker(x=x, y=y, text=text) for (x, y), text in zip(placed, texts, strict=True)] if marked else []
-    )
+    markers = [Marker(x=x, y=y, text=text) for (x, y), text in zip(placed, texts, strict=True)] if marked else []
     return Line(label=series.label, style=series.style, path=path, markers=markers)
 
 
@@ -232,9 +230,4 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2, 5 times powers of ten within a range; powers of ten alone over more than two decades."""
     factors = (1, 2, 5) if high / low <= 100 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [
-        factor * 10.0**decade
-        for decade in decades
-        for factor in factors
-        if low <= factor * 10.0**decade <= high
-    ]
+    return [factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high]

@@ -137,9 +137,7 @@ def write_report(run: Path, *, best: Sequence[Example], worst: Sequence[Example]
         WorkError: If the file cannot be written.
     """
     if not run.is_dir():
-        raise RequestError(
-            f"{run} is not a folder: a report is made from a run folder. Give the folder of a run."
-        )
+        raise RequestError(f"{run} is not a folder: a report is made from a run folder. Give the folder of a run.")
     for name, examples in (("best", best), ("worst", worst)):
         if len(examples) > MAX_EXAMPLES:
             raise RequestError(
@@ -238,9 +236,7 @@ def _pictures(example: Example, classes: Classes) -> list[InlinePicture]:
 
 def _wrong_share(example: Example, ignore_index: int | None) -> str:
     """Say how much of an example is wrong, at full size and without ignored pixels."""
-    scored = (
-        np.ones(example.truth.shape, dtype=bool) if ignore_index is None else example.truth != ignore_index
-    )
+    scored = np.ones(example.truth.shape, dtype=bool) if ignore_index is None else example.truth != ignore_index
     if not scored.any():
         return "no labelled pixels"
     return f"{percent(float((example.truth != example.prediction)[scored].mean()))} of the pixels wrong"
@@ -307,9 +303,7 @@ def _error_legend(classes: Classes) -> list[LegendEntry]:
     if len(classes.names) == 2:
         positive = classes.names[1]
         entries += [
-            LegendEntry(
-                name=f"false positive: {positive} predicted, not there", color=css(FALSE_POSITIVE_COLOR)
-            ),
+            LegendEntry(name=f"false positive: {positive} predicted, not there", color=css(FALSE_POSITIVE_COLOR)),
             LegendEntry(name=f"false negative: {positive} missed", color=css(FALSE_NEGATIVE_COLOR)),
         ]
     else:

@@ -161,9 +161,7 @@ def find_classes(files: RunFiles, highest_label: int = -1) -> Classes:
         files: The run.
         highest_label: The highest class index in the example pictures; -1 without pictures.
     """
-    names = [str(name) for name in as_list(files.card.get("classes"))] or list(
-        as_table(files.metrics.get("per_class"))
-    )
+    names = [str(name) for name in as_list(files.card.get("classes"))] or list(as_table(files.metrics.get("per_class")))
     count = max(len(names), len(as_list(files.metrics.get("confusion_matrix"))), highest_label + 1)
     names += [f"class {index}" for index in range(len(names), count)]
     colors = _colors(files.card.get("palette"))
@@ -228,9 +226,7 @@ def _scores(metrics: Table) -> list[Score]:
 
 def _protocol(metrics: Table) -> list[Fact]:
     """Return split, number of images and every entry of the protocol, in words."""
-    entries: dict[str, object] = {
-        key: metrics[key] for key in ("split", "num_images", "iteration") if key in metrics
-    }
+    entries: dict[str, object] = {key: metrics[key] for key in ("split", "num_images", "iteration") if key in metrics}
     entries |= as_table(metrics.get("protocol"))
     facts = [Fact(name=humanize(key), text=as_words(value)) for key, value in entries.items()]
     per_image = [as_number(as_table(row).get("miou")) for row in as_list(metrics.get("per_image"))]
@@ -243,13 +239,10 @@ def _protocol(metrics: Table) -> list[Fact]:
 
 def _model_facts(files: RunFiles) -> list[Fact]:
     """Return the size of the model, how long it trained, and where."""
-    model = as_table(files.config.get("model"))
     facts = []
-    for key in ("num_parameters", "parameters", "num_params"):
-        count = as_number(model.get(key, files.config.get(key)))
-        if count is not None:
-            facts.append(Fact(name="parameters", text=f"{count:,.0f}"))
-            break
+    parameters = as_number(files.metrics.get("parameters"))
+    if parameters is not None:
+        facts.append(Fact(name="parameters", text=f"{parameters:,.0f}"))
     if files.training:
         facts.append(Fact(name="iterations", text=as_words(files.training[-1].get("iteration"))))
     for key in ("pixelwise", "commit", "device"):
@@ -292,10 +285,7 @@ def _note(truth: float | None, predicted: float | None, iou: float | None) -> st
 
 def confusion_matrix(metrics: Table, classes: Classes) -> Matrix | None:
     """Return the confusion matrix (rows: truth, columns: prediction); None where there is no square one."""
-    counts = [
-        [as_number(value) or 0.0 for value in as_list(row)]
-        for row in as_list(metrics.get("confusion_matrix"))
-    ]
+    counts = [[as_number(value) or 0.0 for value in as_list(row)] for row in as_list(metrics.get("confusion_matrix"))]
     if not counts or any(len(row) != len(counts) for row in counts):
         return None
     names = classes.names[: len(counts)]
@@ -351,6 +341,8 @@ def data_summary(files: RunFiles, classes: Classes) -> DataSummary:
 
 def _data_facts(card: Table, classes: Classes) -> list[Fact]:
     """Return the entries of the data card that are no long lists."""
+    encoding = as_table(card.get("mask_encoding"))
+    card = {**card, "mask_encoding": encoding.get("words", card.get("mask_encoding"))}
     facts = [
         Fact(name=humanize(key), text=as_words(card[key]))
         for key in ("name", "layout", "mask_encoding", "num_images", "channels", "ignore_index", "licence")
