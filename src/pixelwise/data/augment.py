@@ -436,9 +436,12 @@ def _coordinate_map(
     if basis is not None:
         left = np.concatenate([left, basis[0] @ nodes], axis=1)  # (h', 2 + nodes)
         right = np.concatenate([right, basis[1].T])  # (2 + nodes, w')
-    # einsum, not a matrix product: BLAS would start threads in every loader worker, and its rounding may
-    # depend on their number.
-    product = np.einsum("ik,kj->ij", left.astype(np.float32), right.astype(np.float32))
+    # In blocks too small for BLAS to start threads: they would compete with the other loader workers, and
+    # the rounding may depend on their number.
+    length = max(1, 2**17 // right.size)
+    blocks = np.zeros((-(-len(left) // length), length, left.shape[1]), np.float32)
+    blocks.reshape(-1, left.shape[1])[: len(left)] = left
+    product = (blocks @ right.astype(np.float32)).reshape(-1, right.shape[1])[: len(left)]
     return cast(NDArray[np.float32], product)
 
 
@@ -446,14 +449,30 @@ def _remap(
     source: NDArray[Pixels], map_x: NDArray[np.float32], map_y: NDArray[np.float32], flag: int
 ) -> NDArray[Pixels]:
     """Read `source` at the maps, mirrored outside; all sides below cv2's limit."""
-    three_bytes = source.dtype == np.uint8 and source.shape[2:] == (3,)
-    if three_bytes and source.shape[0] * source.shape[1] <= 4 * map_x.size:
-        # OpenCV 5 reads four channels in half the time of three; the results are equal to the bit.
-        four = cv2.cvtColor(cast(NDArray[np.uint8], source), cv2.COLOR_RGB2RGBA)
-        read = cv2.remap(four, map_x, map_y, flag, borderMode=cv2.BORDER_REFLECT_101)
-        return cast(NDArray[Pixels], cv2.cvtColor(read, cv2.COLOR_RGBA2RGB))
-    read = cv2.remap(cast(NDArray[np.uint8], source), map_x, map_y, flag, borderMode=cv2.BORDER_REFLECT_101)
-    return cast(NDArray[Pixels], read)
+    pixels = cast(NDArray[np.uint8], source)
+    pad = _pad_width(source, map_x, map_y) if flag != cv2.INTER_NEAREST else None
+    # OpenCV 5 reads four bytes in half the time of three; the results are equal to the bit.
+    as_four = pad is not None and source.dtype == np.uint8 and source.shape[2:] == (3,)
+    if as_four:
+        pixels = cast(NDArray[np.uint8], cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA))
+    if pad:
+        border = cv2.copyMakeBorder(pixels, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
+        pixels = cast(NDArray[np.uint8], border)
+        map_x, map_y = map_x + np.float32(pad), map_y + np.float32(pad)
+    read = cv2.remap(pixels, map_x, map_y, flag, borderMode=cv2.BORDER_REFLECT_101)
+    return cast(NDArray[Pixels], cv2.cvtColor(read, cv2.COLOR_RGBA2RGB) if as_four else read)
+
+
+def _pad_width(source: NDArray[Pixels], map_x: NDArray[np.float32], map_y: NDArray[np.float32]) -> int | None:
+    """Return how far the maps reach over the border, pixels; None where a mirrored copy would not pay.
+
+    cv2 interpolates outside the image three times slower than inside, so a border is added first, unless
+    the source is much larger than the crop.
+    """
+    height, width = source.shape[:2]
+    over = max(-map_x.min(), -map_y.min(), map_x.max() - (width - 1), map_y.max() - (height - 1))
+    pad = math.ceil(over) + 2 if over > 0 else 0
+    return pad if (height + 2 * pad) * (width + 2 * pad) <= 4 * map_x.size else None
 
 
 def _remap_huge(
