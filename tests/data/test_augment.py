@@ -344,7 +344,7 @@ def test_photometric_without_changes_returns_the_image() -> None:
 
 @pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255.0), (np.uint16, 4000.0), (np.float32, 1.0)])
 def test_noise_is_gaussian_with_the_drawn_deviation(dtype: type, full: float) -> None:
-    image = np.full((200, 200, 1), full / 2, dtype)
+    image: NDArray[np.generic] = np.full((200, 200, 1), full / 2, dtype)
     image[0, 0] = full
     noisy = photometric(sample_rng(0, 0, 1), quiet(noise=0.1, noise_probability=1), image)
     twin = sample_rng(0, 0, 1)
@@ -360,7 +360,7 @@ def test_noise_is_gaussian_with_the_drawn_deviation(dtype: type, full: float) ->
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_brightness_scales_and_contrast_keeps_the_mean(dtype: type) -> None:
     top = 1.0 if dtype is np.float32 else np.iinfo(dtype).max
-    image = (np.linspace(0.4, 0.6, 400).reshape(20, 20, 1) * top).astype(dtype)
+    image: NDArray[np.generic] = (np.linspace(0.4, 0.6, 400).reshape(20, 20, 1) * top).astype(dtype)
     gains, spreads = [], []
     for index in range(80):
         bright = photometric(sample_rng(0, 0, index), quiet(brightness=0.3), image)
@@ -411,7 +411,7 @@ def test_config_is_frozen_and_survives_json() -> None:
     assert config.elastic_sigma == 6
     assert AugmentConfig.model_validate_json(config.model_dump_json()) == config
     with pytest.raises(ValidationError, match="frozen"):
-        config.scale = (1, 1)
+        config.scale = (1, 1)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("side", [24, 48, 160, 572])
@@ -436,7 +436,7 @@ def test_errors_name_what_was_given_and_what_to_do() -> None:
     with pytest.raises(RequestError, match=r"labels: shape \(9, 8\), int64; .* uint8 or uint16; convert"):
         warp.labels(np.zeros((9, 8), np.int64))
     with pytest.raises(RequestError, match=r"weights: shape \(9, 8\), float64; .* float32; convert"):
-        warp.weights(np.zeros((9, 8)))
+        warp.weights(np.zeros((9, 8)))  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"margin=4 on a crop of 9x8: accepted are 0 to 3; take a smaller"):
         warp.centre(4)
     with pytest.raises(RequestError, match=r"image: shape \(9, 8\), uint8; accepted is shape \(h, w, C\)"):

@@ -79,7 +79,7 @@ def test_equals_the_slow_version_on_scattered_pixels(
     seed: int, height: int, width: int, density: float, dtype: type
 ) -> None:
     rng = np.random.default_rng(seed)
-    instances = (rng.integers(1, 6, (height, width)) * (rng.random((height, width)) < density)).astype(dtype)
+    instances: Labels = (rng.integers(1, 6, (height, width)) * (rng.random((height, width)) < density)).astype(dtype)
     np.testing.assert_allclose(
         separation_weights(instances, class_balance=False),
         weights_slowly(instances),
@@ -180,7 +180,7 @@ def test_separated_cells_get_a_heavy_ridge() -> None:
 
 def test_errors_name_what_was_given_and_what_to_do() -> None:
     with pytest.raises(RequestError, match=r"instances: shape \(2, 2\), float64; accepted is a map \(h, w\)"):
-        separation_weights(np.zeros((2, 2)))
+        separation_weights(np.zeros((2, 2)))  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"instances: shape \(1, 2, 2\), int64; .* give ids, not prob"):
         separate_touching(np.zeros((1, 2, 2), np.int64))
     with pytest.raises(RequestError, match=r"labels: the smallest id is -1; accepted are ids from 0"):

@@ -1,0 +1,117 @@
+"""What every model owes, whichever paper it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pixelwise.engine.describe import describe
+from pixelwise.errors import RequestError
+from pixelwise.models import create_model, list_models, model_info
+from pixelwise.structures import SegmentationOutput, size_rule_of
+
+# Options that make a model small enough for a test; parameter counts are taken at full size on the meta device.
+DEBUG = {"unet": {"base_channels": 2}, "unet_padded": {"base_channels": 2}, "unet_small": {"base_channels": 2}}
+PARAMETERS = {"unet": 31_031_810, "unet_padded": 31_031_810, "unet_small": 1_942_594}
+# Parameters that no gradient has to reach: frozen kernels and frozen normalisation.
+FROZEN: dict[str, set[str]] = {}
+
+every_model = pytest.mark.parametrize("name", list_models())
+
+
+def build(name: str, *, num_classes: int = 3, in_channels: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    return create_model(name, num_classes=num_classes, in_channels=in_channels, **DEBUG[name])
+
+
+def smallest(model: nn.Module, *, steps: int = 1) -> int:
+    rule = size_rule_of(model)
+    return rule.at_least(max(rule.minimum + steps * rule.step, 32))
+
+
+@every_model
+def test_output_has_one_type_and_the_promised_size_in_both_modes(name: str) -> None:
+    model = build(name)
+    rule = size_rule_of(model)
+    height, width = smallest(model), smallest(model, steps=2)
+    for mode in (model.train(), model.eval()):
+        out = mode(torch.randn(2, 3, height, width))
+        assert isinstance(out, SegmentationOutput)
+        assert out.logits.shape == (2, 3, rule.output(height), rule.output(width))
+        assert out.logits.dtype == torch.float32
+
+
+@every_model
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    model = build(name).train()
+    side = smallest(model, steps=2)
+    model(torch.randn(2, 3, side, side)).logits.square().mean().backward()
+    without = {key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert without == FROZEN.get(name, set())
+
+
+@every_model
+@pytest.mark.parametrize("side", [97, 101, 127, 193, 251])
+def test_odd_sizes_run_or_are_answered_with_sizes_that_run(name: str, side: int) -> None:
+    model = build(name).eval()
+    rule = size_rule_of(model)
+    if rule.is_legal(side):
+        assert model(torch.zeros(1, 3, side, side)).logits.shape[2] == rule.output(side)
+        return
+    with pytest.raises(RequestError, match=rf"height {side} \(nearest legal: .*{rule.at_least(side)}"):
+        model(torch.zeros(1, 3, side, side))
+    with torch.no_grad():
+        for legal in {rule.at_least(side), rule.at_most(side)}:
+            assert model(torch.zeros(1, 3, legal, legal)).logits.shape[2] == rule.output(legal)
+
+
+@every_model
+def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    model = build(name).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    torch.manual_seed(99)
+    twin = create_model(
+        name, num_classes=3, in_channels=3, weights=tmp_path / "w.safetensors", **DEBUG[name]
+    ).eval()
+    side = smallest(model)
+    image = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(model(image).logits, twin(image).logits)
+
+
+@every_model
+def test_seed_decides_the_initialisation(name: str) -> None:
+    first, second = build(name).state_dict(), build(name).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_model
+def test_export_agrees(name: str) -> None:
+    model = build(name).eval()
+    side = smallest(model)
+    image = torch.randn(1, 3, side, side)
+    program = torch.export.export(model, (image,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(image).logits, model(image).logits, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_catalogue_and_parameter_count(name: str) -> None:
+    info = model_info(name)
+    assert info.family
+    assert info.paper
+    assert 1990 < info.year < 2030
+    assert info.fidelity in ("verified", "reconstructed", "ours")
+    assert describe(name, num_classes=2, in_channels=3).parameters == PARAMETERS[name]
+
+
+@every_model
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_number_of_channels_and_classes(name: str, channels: int) -> None:
+    model = build(name, num_classes=1, in_channels=channels).eval()
+    side = smallest(model)
+    assert model(torch.zeros(1, channels, side, side)).logits.shape[1] == 1

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pixelwise import registry
+from pixelwise.errors import RequestError
+from pixelwise.models import create_model, list_models
+
+
+def test_list_models_by_task() -> None:
+    assert list_models() == ["unet", "unet_padded", "unet_small"]
+    assert list_models("semantic") == list_models()
+    assert list_models("instance") == []
+
+
+def test_unknown_model_is_answered_with_the_closest_names() -> None:
+    with pytest.raises(RequestError, match=r"unknown model 'unet_smal'; closest names: unet_small"):
+        create_model("unet_smal", num_classes=2)
+
+
+def test_unknown_option_is_answered_with_the_options() -> None:
+    with pytest.raises(RequestError, match=r"no option 'base_chanels'; closest: base_channels.*depth, dropout"):
+        create_model("unet_small", num_classes=2, base_chanels=4)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "2", True])
+def test_class_count_must_be_a_whole_number(value: object) -> None:
+    with pytest.raises(RequestError, match="num_classes is"):
+        create_model("unet_small", num_classes=value)  # type: ignore[arg-type]
+
+
+def test_duplicate_names_are_refused() -> None:
+    def unet() -> None: ...
+
+    with pytest.raises(ValueError, match="'unet' is registered twice"):
+        registry.register(
+            family="", task="semantic", year=2015, paper="", fidelity="ours", source="", input_size=(1, 1)
+        )(unet)  # type: ignore[type-var]
+
+
+def test_weights_that_do_not_fit_name_the_differences(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    state = create_model("unet_small", num_classes=2, base_channels=2).state_dict()
+    state["head.weight"] = torch.zeros(5, 2, 1, 1)
+    state["extra"] = state.pop("head.bias")
+    save_file(state, path)
+    with pytest.raises(RequestError, match=r"3 differences: head\.weight is \(5, 2, 1, 1\), model wants \(2, 2, 1, 1\)") as error:
+        create_model("unet_small", num_classes=2, base_channels=2, weights=path)
+    assert "missing head.bias" in str(error.value)
+    assert "unexpected extra" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a safetensors file", b"\x08\0\0\0\0\0\0\0{}"])
+def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"w\.safetensors (cannot be read|do not fit)"):
+        create_model("unet_small", num_classes=2, weights=path)
+    with pytest.raises(RequestError, match="is not a file"):
+        create_model("unet_small", num_classes=2, weights=tmp_path / "none.safetensors")
