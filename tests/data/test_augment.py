@@ -344,7 +344,7 @@ def test_photometric_without_changes_returns_the_image() -> None:
 
 @pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255.0), (np.uint16, 4000.0), (np.float32, 1.0)])
 def test_noise_is_gaussian_with_the_drawn_deviation(dtype: type, full: float) -> None:
-    image: NDArray[np.generic] = np.full((200, 200, 1), full / 2, dtype)
+    image: NDArray[np.floating] = np.full((200, 200, 1), full / 2, dtype)
     image[0, 0] = full
     noisy = photometric(sample_rng(0, 0, 1), quiet(noise=0.1, noise_probability=1), image)
     twin = sample_rng(0, 0, 1)

@@ -45,7 +45,7 @@ def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> f
     """
     warmup = round(config.warmup * iterations)
     if iteration < warmup:
-        return config.lr * (iteration + 1) / warmup
+        return config.lr * ((iteration + 1) / warmup)
     if config.schedule == "constant":
         return config.lr
     left = 1 - (iteration - warmup) / max(1, iterations - warmup)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,7 +18,7 @@ from pixelwise.data.images import AnyArray
 from pixelwise.data.loader import Batch, Crops
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
-from pixelwise.data.separation import label_components, separation_weights
+from pixelwise.data.separation import label_components, separate_touching, separation_weights
 from pixelwise.engine.config import TrainConfig, dump_config, read_config
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
 from pixelwise.engine.model_file import ModelCard, build_model
@@ -252,7 +251,7 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         scale=config.data.scale or 1.0,
         augment=config.augment,
         seed=config.seed,
-        pixel_weights=_separation(config) if config.loss.separation else None,
+        pixel_weights=_separation(config, card.ignore_index) if config.loss.separation else None,
     )
     return Session(
         config=config,
@@ -267,11 +266,12 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
     )
 
 
-def _separation(config: TrainConfig) -> Callable[[AnyArray, AnyArray | None], AnyArray]:
+def _separation(config: TrainConfig, ignore_index: int | None) -> Callable[[AnyArray, AnyArray | None], AnyArray]:
     """Return U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
 
     def weights(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
-        objects = label_components((labels > 0).astype(np.uint8), 1) if instances is None else instances
+        objects = label_components(labels, (labels > 0) & (labels != ignore_index)) if instances is None else instances
+        objects = objects * separate_touching(objects)  # the paper's thin ridge between touching cells
         return separation_weights(objects, w0=config.loss.separation_w0, sigma=config.loss.separation_sigma)
 
     return weights
