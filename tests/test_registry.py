@@ -48,7 +48,9 @@ def test_weights_that_do_not_fit_name_the_differences(tmp_path: Path) -> None:
     state["head.weight"] = torch.zeros(5, 2, 1, 1)
     state["extra"] = state.pop("head.bias")
     save_file(state, path)
-    with pytest.raises(RequestError, match=r"3 differences: head\.weight is \(5, 2, 1, 1\), model wants \(2, 2, 1, 1\)") as error:
+    with pytest.raises(
+        RequestError, match=r"3 differences: head\.weight is \(5, 2, 1, 1\), model wants \(2, 2, 1, 1\)"
+    ) as error:
         create_model("unet_small", num_classes=2, base_channels=2, weights=path)
     assert "missing head.bias" in str(error.value)
     assert "unexpected extra" in str(error.value)

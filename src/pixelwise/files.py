@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -31,9 +32,32 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first refusal is the one to tell
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Try to make a folder and to write into it, before work is spent; nothing is left behind.
+
+    Raises:
+        WorkError: if the system refuses either.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"\0" * 65536)
+        finally:
+            with contextlib.suppress(OSError):  # the first refusal is the one to tell
+                probe.unlink(missing_ok=True)
+                for place in made:
+                    if place.is_dir():
+                        place.rmdir()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> WorkError:

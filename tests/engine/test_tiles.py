@@ -108,9 +108,13 @@ def test_whole_pass_is_the_mirrored_image() -> None:
 def test_illegal_tiles_name_legal_ones() -> None:
     with pytest.raises(RequestError, match=r"tile 512 is not legal.*Nearest: 508 or 524"):
         plan_spans(2000, VALID, tile=512, halo=0)
-    with pytest.raises(RequestError, match=r"tile 188 leaves nothing between its borders of 92 pixels; accepted: from 204"):
+    with pytest.raises(
+        RequestError, match=r"tile 188 leaves nothing between its borders of 92 pixels; accepted: from 204"
+    ):
         plan_spans(2000, VALID, tile=188, halo=0)
-    with pytest.raises(RequestError, match=r"tile 192 leaves nothing between its borders of 112 pixels; accepted: from 240"):
+    with pytest.raises(
+        RequestError, match=r"tile 192 leaves nothing between its borders of 112 pixels; accepted: from 240"
+    ):
         plan_spans(2000, PADDED, tile=192, halo=102)
 
 

@@ -70,9 +70,7 @@ def test_ignored_pixels_never_matter(seed: int, ignore: int) -> None:
     logits, labels, _, _ = case(seed, ignore)
     noisy = logits + 100 * torch.randn(logits.shape) * (labels == ignore)[:, None]
     for loss in (cross_entropy, soft_dice):
-        torch.testing.assert_close(
-            loss(noisy, labels, ignore_index=ignore), loss(logits, labels, ignore_index=ignore)
-        )
+        torch.testing.assert_close(loss(noisy, labels, ignore_index=ignore), loss(logits, labels, ignore_index=ignore))
 
 
 def test_dice_of_perfect_half_and_opposite_predictions() -> None:

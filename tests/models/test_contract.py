@@ -74,9 +74,7 @@ def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     model = build(name).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(99)
-    twin = create_model(
-        name, num_classes=3, in_channels=3, weights=tmp_path / "w.safetensors", **DEBUG[name]
-    ).eval()
+    twin = create_model(name, num_classes=3, in_channels=3, weights=tmp_path / "w.safetensors", **DEBUG[name]).eval()
     side = smallest(model)
     image = torch.randn(1, 3, side, side)
     with torch.no_grad():

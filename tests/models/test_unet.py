@@ -53,7 +53,18 @@ def test_23_convolutions() -> None:
 
 @pytest.mark.parametrize(
     ("side", "output"),
-    [(188, 4), (252, 68), (316, 132), (380, 196), (444, 260), (508, 324), (540, 356), (572, 388), (636, 452), (700, 516)],
+    [
+        (188, 4),
+        (252, 68),
+        (316, 132),
+        (380, 196),
+        (444, 260),
+        (508, 324),
+        (540, 356),
+        (572, 388),
+        (636, 452),
+        (700, 516),
+    ],
 )
 def test_size_arithmetic_of_the_fact_sheet(side: int, output: int) -> None:
     rule = size_rule(4, 0)
@@ -107,7 +118,9 @@ def test_size_rule_is_what_the_network_does(depth: int) -> None:
 
 def test_illegal_size_names_the_nearest_legal_ones() -> None:
     model = meta(in_channels=1, num_classes=2)
-    with pytest.raises(RequestError, match=r"512 x 696 is not legal: height 512 \(nearest legal: 508 or 524\)") as error:
+    with pytest.raises(
+        RequestError, match=r"512 x 696 is not legal: height 512 \(nearest legal: 508 or 524\)"
+    ) as error:
         model(torch.zeros(1, 1, 512, 696, device="meta"))
     assert "width 696 (nearest legal: 684 or 700)" in str(error.value)
     with pytest.raises(RequestError, match=r"height 100 \(nearest legal: 188\)"):

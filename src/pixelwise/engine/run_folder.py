@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixelwise.engine.model_file import read_tensors
 from pixelwise.errors import RequestError
-from pixelwise.files import cannot_write, write_atomically
+from pixelwise.files import cannot_write, check_writable, write_atomically
 
 STATE_KEY = "pixelwise_state"
 
@@ -64,7 +64,7 @@ class RunFolder:
         return self.root / "last" / "checkpoint.safetensors"
 
     def prepare(self) -> None:
-        """Make the folder and try to write into it before any work is spent.
+        """Check that the folder is new or empty and can be written to, before any work is spent; nothing is made.
 
         Raises:
             RequestError: if a file of that name or another run is there.
@@ -78,13 +78,7 @@ class RunFolder:
                 f"--out {self.root} already holds {what}; accepted: a new or empty folder. Choose another name"
                 + (", or go on with --resume." if self.config.exists() else ".")
             )
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe.{os.getpid()}"
-            probe.write_bytes(b"\0" * 65536)
-            probe.unlink()
-        except OSError as error:
-            raise cannot_write(self.root, error) from error
+        check_writable(self.root)
 
     def write_json(self, path: Path, value: object) -> None:
         """Write a JSON file of the run."""
@@ -98,7 +92,12 @@ class RunFolder:
             raise RequestError(
                 f"{self.metrics} cannot be read ({error}). Give the folder of a validated run."
             ) from error
-        assert isinstance(value, dict)
+        missing = [key for key in ("metrics", "per_class", "per_image", "iteration") if key not in value]
+        if not isinstance(value, dict) or missing:
+            raise RequestError(
+                f"{self.metrics} lacks {', '.join(missing)}; accepted: the file as training writes it. "
+                "Restore it, or train again."
+            )
         return value
 
     def append_log(self, event: Mapping[str, Any]) -> None:
