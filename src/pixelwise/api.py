@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import resource
 import sys
 import time
@@ -73,14 +74,12 @@ def train(
     """
     budget = {"minutes": minutes, "cpu_minutes": cpu_minutes, "epochs": epochs, "iterations": iterations}
     given = {key: value for key, value in budget.items() if value is not None}
-    if len(given) > 1:
-        raise RequestError(f"{' and '.join(given)} are given; accepted: one of {', '.join(budget)}. Choose one.")
-    values: dict[str, Any] = {"data": {"path": str(data)}}
+    values: dict[str, Any] = {"data": {"path": _absolute(data)}}
     if val_list is not None:
-        values["data"]["val_list"] = str(val_list)
+        values["data"]["val_list"] = _absolute(val_list)
     for key, value in (
         ("model", model),
-        ("weights", weights and str(weights)),
+        ("weights", None if weights is None else _absolute(weights)),
         ("seed", seed),
         ("budget", given),
     ):
@@ -89,24 +88,42 @@ def train(
     run = RunFolder(Path(out))
     config = build_config(values, settings)
     if resume:
+        if not run.config.exists():
+            raise RequestError(
+                f"--resume: {out} holds no run (no config.yaml); accepted: the --out folder of a run that had begun. "
+                "Leave --resume out to begin one."
+            )
         _check_unchanged(read_config(run.config), values, settings)
+    elif config.iterations is not None and any(config.budget.model_dump().values()):
+        raise RequestError(
+            f"iterations={config.iterations} is set beside a budget ({_shown_budget(config)}), which would have no "
+            "effect; accepted: one of them. Leave one out."
+        )
     result = train_model(config, run.root, resume=resume, listener=listener)
     report(run.root)
     return result
+
+
+def _absolute(path: str | Path) -> str:
+    """Return a path that still holds when the run is resumed or reported from another folder."""
+    return os.path.abspath(path)
+
+
+def _shown_budget(config: TrainConfig) -> str:
+    return ", ".join(f"{key}={value:g}" for key, value in config.budget.model_dump().items() if value is not None)
 
 
 def _check_unchanged(stored: TrainConfig, values: dict[str, Any], settings: Sequence[str]) -> None:
     """Refuse to resume under another configuration than the run's own."""
     kept = stored.model_dump(mode="json")
     merged = {**kept, **values, "data": {**kept["data"], **values["data"]}}
-    merged["budget"] = {**kept["budget"], **values.get("budget", {})}
     asked = build_config(merged, settings).model_dump(mode="json")
     differences = [
         f"{key}: {before!r} in the run, {after!r} asked for" for key, before, after in _differences(kept, asked)
     ]
     if differences:
         raise RequestError(
-            f"--resume goes on with the run's own config.yaml, but {'; '.join(differences)}. "
+            f"--resume goes on with the run's own config.yaml, but it differs in {'; '.join(differences)}. "
             "Leave these out, or train into a new folder."
         )
 

@@ -88,7 +88,7 @@ class SizeRule:
     def check(self, height: int, width: int) -> None:
         """Raise `RequestError`, naming the nearest legal sizes, if a model cannot take this input."""
         wrong = [
-            f"{axis} {side} (nearest legal: {self._nearest(side)})"
+            f"{axis} {side} (nearest legal: {self.nearest(side)})"
             for axis, side in (("height", height), ("width", width))
             if not self.is_legal(side)
         ]
@@ -98,7 +98,8 @@ class SizeRule:
                 f"Accepted: {self.describe()}. Pad or crop the input, or let `predict` do it."
             )
 
-    def _nearest(self, side: int) -> str:
+    def nearest(self, side: int) -> str:
+        """Name the legal sides next to a side, such as "96 or 112"."""
         below, above = self.at_most(side), self.at_least(side)
         return str(above) if below == above else f"{below} or {above}"
 

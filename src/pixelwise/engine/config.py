@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pixelwise.data.augment import AugmentConfig
 from pixelwise.engine.model_file import Option
@@ -58,10 +58,18 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    minutes: float | None = Field(None, gt=0)
-    cpu_minutes: float | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    cpu_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
     iterations: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Budget:
+        given = [key for key, value in self.model_dump().items() if value is not None]
+        if len(given) > 1:
+            known = ", ".join(type(self).model_fields)
+            raise ValueError(f"{' and '.join(given)} are given; accepted: one of {known}. Choose one")
+        return self
 
 
 class TrainConfig(BaseModel):
@@ -148,7 +156,7 @@ def _check_key(key: str) -> None:
         tails = {known.rpartition(".")[2]: known for known in keys}
         guess = tails.get(key) or closest(key, keys)
         raise RequestError(
-            f"unknown key {key!r}; closest: {guess}. `pixelwise train --help` says where all are listed."
+            f"unknown key {key!r}; closest: {guess}. Accepted: the keys of config.yaml, which every run folder holds."
         )
 
 
@@ -157,7 +165,12 @@ def _explain(error: ValidationError) -> RequestError:
     key = ".".join(map(str, first["loc"])) or "config"
     if first["type"] == "extra_forbidden":
         return RequestError(f"unknown key {key!r}; closest: {closest(key, known_keys())}. Correct or remove it.")
-    return RequestError(f"{key} is {first['input']!r}; {first['msg'].lower()}. Give another value.")
+    if first["type"] == "missing":
+        return RequestError(f"{key} is missing; accepted: a value for every key. Add it.")
+    if first["type"] == "value_error":  # a check of ours, in our words
+        return RequestError(f"{key}: {first['ctx']['error']}.")
+    accepted = first["msg"].removeprefix("Input should be ")
+    return RequestError(f"{key} is {first['input']!r}; accepted: {accepted}. Give another value.")
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -175,4 +188,7 @@ def read_config(path: Path) -> TrainConfig:
         raise RequestError(f"{path} cannot be read ({str(error).splitlines()[0]}). Restore the file.") from error
     if not isinstance(values, dict):
         raise RequestError(f"{path} holds no mapping of keys; accepted: a config.yaml as a run writes it.")
-    return build_config(values)
+    try:
+        return build_config(values)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error

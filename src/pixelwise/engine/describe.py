@@ -117,7 +117,10 @@ def read_options(settings: Sequence[str]) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        value = yaml.safe_load(text) if equals else None
+        try:
+            value = yaml.safe_load(text) if equals else None
+        except yaml.YAMLError:
+            value = [text]  # refused below, as every value that is no single one
         if not equals or not isinstance(value, str | int | float | bool | None):
             raise RequestError(f"--set {setting!r}; accepted: option=value, such as base_channels=32.")
         options[key.strip()] = value

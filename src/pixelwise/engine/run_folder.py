@@ -88,14 +88,16 @@ class RunFolder:
         """Read the scores of the best model."""
         try:
             value = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RequestError(
+                f"{self.root} holds no metrics.json; accepted: a run that was validated at least once. Go on training."
+            ) from None
         except (OSError, ValueError) as error:
+            raise RequestError(f"{self.metrics} cannot be read ({error}). Restore the file, or train again.") from error
+        keys = ("metrics", "per_class", "per_image", "iteration")
+        if not isinstance(value, dict) or not all(key in value for key in keys):
             raise RequestError(
-                f"{self.metrics} cannot be read ({error}). Give the folder of a validated run."
-            ) from error
-        missing = [key for key in ("metrics", "per_class", "per_image", "iteration") if key not in value]
-        if not isinstance(value, dict) or missing:
-            raise RequestError(
-                f"{self.metrics} lacks {', '.join(missing)}; accepted: the file as training writes it. "
+                f"{self.metrics} lacks one of {', '.join(keys)}; accepted: the file as training writes it. "
                 "Restore it, or train again."
             )
         return value

@@ -47,14 +47,13 @@ def plan_spans(side: int, rule: SizeRule, *, tile: int | None, halo: int) -> lis
     Raises:
         RequestError: if the tile is not legal or leaves nothing between its halos.
     """
+    if tile is not None and not rule.is_legal(tile):
+        raise RequestError(
+            f"tile {tile} is not legal for this model; accepted: {rule.describe()}. Nearest: {rule.nearest(tile)}."
+        )
     whole = rule.covering(side)
     if tile is None or tile >= whole:
         return [Span(start=-rule.margin, size=whole, first=0, stop=side)]
-    if not rule.is_legal(tile):
-        raise RequestError(
-            f"tile {tile} is not legal for this model; accepted: {rule.describe()}. "
-            f"Nearest: {rule.at_most(tile)} or {rule.at_least(tile)}."
-        )
     halo = 0 if rule.margin else -(-halo // rule.period) * rule.period
     step = (tile - 2 * rule.margin - 2 * halo) // rule.period * rule.period
     if step < 1:
