@@ -26,7 +26,7 @@ from pixelwise.engine.session import Listener
 from pixelwise.engine.train import TrainResult
 from pixelwise.engine.train import train as train_model
 from pixelwise.errors import RequestError
-from pixelwise.files import cannot_write, npy, picture_png, write_atomically
+from pixelwise.files import check_writable, npy, picture_png, write_atomically
 from pixelwise.report.html import Example, write_report
 
 REPORT_IMAGES = 3  # best ones, and worst ones
@@ -266,29 +266,27 @@ def predict(
     """
     started = time.perf_counter()
     images = find_images(inputs)
+    endings = [".png", *(["_overlay.png"] if overlay else []), *([".npy"] if probabilities else [])]
+    outputs = _plan_outputs(images, Path(out), endings)
     segmenter = load(run)
-    folder = _writable(Path(out))
-    for path in images:
-        if (folder / f"{path.stem}.png").resolve() == path.resolve():
-            raise RequestError(f"--out {out} would overwrite the input {path}. Choose another folder.")
-    outputs: list[Path] = []
+    check_writable(Path(out))
     for done, path in enumerate(images, start=1):
         prediction = segmenter.predict(path, tile=tile, flip=flip)
-        outputs.append(folder / f"{path.stem}.png")
-        prediction.save(outputs[-1])
-        if overlay:
-            outputs.append(folder / f"{path.stem}_overlay.png")
-            write_atomically(outputs[-1], picture_png(prediction.overlay()))
-        if probabilities:
-            outputs.append(folder / f"{path.stem}.npy")
-            write_atomically(outputs[-1], npy(prediction.probabilities.cpu().numpy().astype(np.float16)))
+        for place, ending in zip(outputs[path], endings, strict=True):
+            if ending == ".png":
+                prediction.save(place)
+            elif ending == "_overlay.png":
+                write_atomically(place, picture_png(prediction.overlay()))
+            else:
+                write_atomically(place, npy(prediction.probabilities.cpu().numpy().astype(np.float16)))
         if on_image is not None:
             on_image(done, len(images))
     # Linux counts in kilobytes, macOS in bytes.
     unit = 1e6 if sys.platform == "darwin" else 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     seconds = time.perf_counter() - started
-    return Predicted(outputs=tuple(outputs), seconds=round(seconds, 3), peak_memory_mb=round(peak, 1))
+    written = tuple(place for path in images for place in outputs[path])
+    return Predicted(outputs=written, seconds=round(seconds, 3), peak_memory_mb=round(peak, 1))
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[Path]:
@@ -323,17 +321,27 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _writable(folder: Path) -> Path:
+def _plan_outputs(images: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[Path, list[Path]]:
+    """Name the results of each image; none may take the place of an input or of another result."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"--out {folder} is a file; accepted: a folder. Choose another name.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".pixelwise.probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return folder
+    inputs = {path.resolve(): path for path in images}
+    makers: dict[Path, Path] = {}
+    outputs = {path: [folder / f"{path.stem}{ending}" for ending in endings] for path in images}
+    for path, places in outputs.items():
+        for place in places:
+            if place.resolve() in inputs:
+                raise RequestError(
+                    f"--out {folder} would overwrite the input {inputs[place.resolve()]}; accepted: a folder without "
+                    "the inputs. Choose another folder."
+                )
+            if place in makers:
+                raise RequestError(
+                    f"{makers[place]} and {path} would both write {place}; accepted: names that differ. Rename one, or "
+                    "predict them into different folders."
+                )
+            makers[place] = path
+    return outputs
 
 
 def report(run: str | Path) -> Path:
@@ -350,10 +358,10 @@ def report(run: str | Path) -> Path:
     segmenter = load(run)
     try:
         data = open_dataset(Path(config.data.path), val_list=_val_list(folder.root, Path(config.data.path)))
-    except RequestError:
-        return write_report(folder.root, best=[], worst=[])  # the data has moved: the rest still stands
-    items = {item.name: item for item in data.split("val")}
-    dataset = _scan_for(segmenter, data, [items[row["name"]] for row in (*best, *worst) if row["name"] in items])
+        items = {item.name: item for item in data.split("val")}
+        dataset = _scan_for(segmenter, data, [items[row["name"]] for row in (*best, *worst)])
+    except (RequestError, KeyError):
+        return write_report(folder.root, best=[], worst=[])  # the data has moved or changed: the rest still stands
     return write_report(
         folder.root,
         best=[_example(segmenter, dataset, items[row["name"]], row["miou"]) for row in best],

@@ -138,10 +138,10 @@ class Segmenter:
         array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
         if array.ndim == 2:
             array = array[:, :, None]
+        name = str(image) if isinstance(image, str | Path) else "the image"
+        channels = self._channels(array, name)
         window, halo = self._windows(array, tile)
-        probabilities = predict_probabilities(
-            self.model, self.card, self._channels(array), tile=window, halo=halo, flip=flip
-        )
+        probabilities = predict_probabilities(self.model, self.card, channels, tile=window, halo=halo, flip=flip)
         labels = probabilities.argmax(dim=0).cpu().numpy()
         dtype = np.uint8 if self.card.num_classes <= 256 else np.uint16
         return Prediction(
@@ -151,10 +151,20 @@ class Segmenter:
             palette=self.card.palette,
         )
 
-    def _channels(self, array: AnyArray) -> AnyArray:
+    def _channels(self, array: AnyArray, name: str) -> AnyArray:
         wanted = self.card.in_channels
+        if array.ndim != 3 or 0 in array.shape:
+            raise RequestError(
+                f"{name} has shape {array.shape}; accepted: (H, W) or (H, W, {wanted}) with at least one pixel. "
+                "Give one image at a time."
+            )
         if wanted == 1 and array.shape[2] == 3 and (array == array[:, :, :1]).all():
             return array[:, :, :1]  # grey, saved as colour
+        if array.shape[2] not in (1, wanted):
+            raise RequestError(
+                f"{name} has {array.shape[2]} channels; accepted: {'1' if wanted == 1 else f'{wanted}, or 1'}, as the "
+                "model was trained on. Convert the image, or train on such images."
+            )
         return as_channels(array, wanted)
 
     def _windows(self, image: AnyArray, tile: int | None) -> tuple[tuple[int, int] | None, int]:
