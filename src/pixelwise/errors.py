@@ -18,7 +18,7 @@ class WorkError(RuntimeError):
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Return the known names nearest to a mistyped one, as text for an error message.
+    """Return the known names nearest to a mistyped one, capitals aside, as text for an error message.
 
     Returns:
         `"a, b, c"`: up to `count` close names, or the first `count` known ones where none is close.
@@ -27,5 +27,6 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> str:
     'unet_small, unet'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    by_small = {known_name.lower(): known_name for known_name in names}
+    near = [by_small[small] for small in difflib.get_close_matches(name.lower(), by_small, n=count, cutoff=0.5)]
     return ", ".join(near or names[:count])

@@ -129,6 +129,7 @@ def create_model(
                 f"model {name!r} has no option {key!r}; closest: {closest(key, known) or 'none'}. "
                 f"Its options: {', '.join(known) or 'none'}."
             )
+        _check_option(name, key, options[key], known[key].default)
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise RequestError(f"{key} is {value!r}; accepted: a whole number from 1. Count your {key[4:]}.")
@@ -136,6 +137,17 @@ def create_model(
     if weights is not None:
         load_weights(model, Path(weights))
     return model
+
+
+def _check_option(name: str, key: str, value: object, default: object) -> None:
+    """Refuse an option whose type is not its default's; a whole number may stand for a float."""
+    kinds = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
+    accepted, words = kinds.get(type(default), ((type(default),), "text"))
+    wrong_bool = isinstance(value, bool) and bool not in accepted
+    if default is not None and (wrong_bool or not isinstance(value, accepted)):
+        raise RequestError(
+            f"option {key} of model {name!r} is {value!r}; accepted: {words}, such as {default!r}. Give such a value."
+        )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 
 import click
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; an unknown one is answered with the closest names."""
         if args and args[0] not in COMMANDS:
-            ctx.fail(f"unknown command {args[0]!r}; closest: {closest(args[0], COMMANDS)}.")
+            ctx.fail(f"Unknown command {args[0]!r}. Closest: {closest(args[0], COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,26 +69,39 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run one command and return its exit code; errors become one message on stderr."""
     try:
-        group.main(args=args, prog_name="pixelwise", standalone_mode=False)
-        return 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        group.main(args=args or ["--help"], prog_name="pixelwise", standalone_mode=False)
         return 0
     except click.ClickException as error:
-        error.show()
-        return 2
+        return _fail(_usage_text(error), 2)
     except RequestError as error:
-        click.echo(f"error: {error}", err=True)
-        return 2
+        return _fail(str(error), 2)
     except WorkError as error:
-        click.echo(f"error: {error}", err=True)
-        return 1
-    except MemoryError:
-        click.echo("error: memory ran out. Use a smaller --tile, crop or batch, or close other programs.", err=True)
-        return 1
+        return _fail(str(error), 1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped.", err=True)
         return 1
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}. Check the path, its rights and the free space there.", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        return _fail("memory ran out. Use a smaller --tile, crop or batch, or close other programs.", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _usage_text(error: click.ClickException) -> str:
+    """Return what is wrong with the words of a command, and where the right ones are explained."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    usage = " ".join(context.command.collect_usage_pieces(context))
+    return f"{message}\nAccepted: {context.command_path} {usage} (explained by: {context.command_path} --help)."

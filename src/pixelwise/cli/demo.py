@@ -26,6 +26,10 @@ def command(out: Path, data: str, as_json: bool) -> None:
     reporter = Reporter(as_json=as_json)
     try:
         result = demo(out, data="coins" if data == "coins" else "cells", listener=reporter)
+    except KeyboardInterrupt:
+        reporter.close()
+        reporter.say(f"stopped; remove {out} to begin the demo again, or give it another --out")
+        raise
     finally:
         reporter.close()
     if as_json:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
+
+SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
 
@@ -18,21 +20,24 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> str:
     """Lay rows out in columns; the first row is the head, columns in `right` are flush right.
+
+    Lines longer than `width` characters are cut, and end in an ellipsis.
 
     >>> print(table([("name", "n"), ("coin", "24")], right=[1]))
     name   n
     coin  24
     """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    columns = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(size) if column in right else cell.ljust(size)
+            for column, (cell, size) in enumerate(zip(row, columns, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        line = "  ".join(cells).rstrip()
+        lines.append(line if width is None or len(line) <= width else line[: width - 1] + "…")
     return "\n".join(lines)
 
 
@@ -67,7 +72,11 @@ def scores_text(result: dict[str, Any]) -> str:
 
 
 class Reporter:
-    """Shows people how work goes: a bar on a terminal, plain lines elsewhere, on stderr if stdout is for scripts."""
+    """Shows people how work goes.
+
+    Progress is a bar on a terminal and plain lines elsewhere, always on stderr; sentences go to stdout, or to
+    stderr as well where stdout is for scripts.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self.err = as_json
@@ -77,11 +86,12 @@ class Reporter:
         self._begun: tuple[float, int] | None = None
 
     def say(self, line: str) -> None:
-        """Print a line."""
-        if self._bar is not None:
+        """Print a line; a bar moves down before it."""
+        stream = sys.stderr if self.err else sys.stdout
+        if self._bar is not None and stream.isatty():
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(line, err=self.err)
+            click.echo(line, file=stream)
 
     def step(self, iteration: int, iterations: int, loss: float) -> None:
         """Show an iteration of training."""
@@ -89,7 +99,7 @@ class Reporter:
 
     def validated(self, event: dict[str, Any]) -> None:
         """Print the scores of a validation."""
-        mark = "  (best)" if event["best"] else ""
+        mark = "  (best so far)" if event["best"] else ""
         self.say(
             f"iteration {event['iteration']}: mean IoU {percent(event['miou'])}, pixel accuracy "
             f"{percent(event['pixel_accuracy'])}, loss {event['loss']:.4f}{mark}"
@@ -97,42 +107,38 @@ class Reporter:
 
     def advance(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that so many of so many are done, with rate and time left."""
-        stream = sys.stderr if self.err else sys.stdout
         now = time.monotonic()
         if self._begun is None:
-            self._begun = (now, done - 1)
-        if stream.isatty():
-            self._advance_bar(what, done, total, note)
+            self._begun = (now, done)  # the first one's own time is not known
+        first, before = self._begun
+        rate = (done - before) / (now - first) if now > first else 0.0
+        pace = f"{_rate(rate)}, {_clock((total - done) / rate)} left" if rate and done < total else _rate(rate)
+        if sys.stderr.isatty():
+            self._show_bar(what, done, total, pace, note)
         elif now >= self._next or done == total:
-            first, before = self._begun
-            rate = (done - before) / max(now - first, 1e-9)
-            left = (total - done) / rate if rate else 0.0
-            shown = f", {rate:.2f}/s, {_clock(left)} left" if now > first else ""
-            self.say(f"{what} {done}/{total}{shown}{', ' + note if note else ''}")
-            self._next = now + 10
-
+            click.echo(", ".join(part for part in (f"{what} {done}/{total}", pace, note) if part), err=True)
+            self._next = now + SECONDS_BETWEEN_LINES
         if done == total:
             self.close()
 
-    def _advance_bar(self, what: str, done: int, total: int, note: str) -> None:
+    def _show_bar(self, what: str, done: int, total: int, pace: str, note: str) -> None:
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[pace]}"),
                 TextColumn("{task.fields[note]}"),
-                console=Console(stderr=self.err),
+                console=Console(stderr=True),
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total, note=note, rate="")
-        assert self._begun is not None
-        rate = (done - self._begun[1]) / max(time.monotonic() - self._begun[0], 1e-9)
-        self._bar.update(self._task, completed=done, note=note, rate=f"{rate:.2f}/s")
+            self._task = self._bar.add_task(what, total=total, pace="", note="")
+        self._bar.update(self._task, completed=done, pace=pace, note=note, refresh=done == total)
 
     def close(self) -> None:
         """End the bar."""
@@ -142,11 +148,24 @@ class Reporter:
         self._begun = None
         self._next = 0.0
 
-    def counter(self, what: str, total: int) -> Callable[[int], None]:
-        """Return a function that shows the number of items done."""
-        return lambda done: self.advance(what, done, total)
+
+def _rate(rate: float) -> str:
+    """Show how fast work goes; slow work by the time of one.
+
+    >>> _rate(2.0), _rate(0.25), _rate(0.0)
+    ('2.0/s', '4.0 s each', '')
+    """
+    if not rate:
+        return ""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
 
 def _clock(seconds: float) -> str:
+    """Show a duration as on a watch.
+
+    >>> _clock(65), _clock(3725)
+    ('1:05', '1:02:05')
+    """
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

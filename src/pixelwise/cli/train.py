@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -65,7 +66,9 @@ def command(
         )
     except KeyboardInterrupt:
         reporter.close()
-        reporter.say(f"stopped; go on with: pixelwise train {data} --out {out} --resume")
+        begun = (out / "config.yaml").exists()
+        again = shlex.join(["pixelwise", "train", str(data), "--out", str(out), "--resume"])
+        reporter.say(f"stopped; go on with: {again}" if begun else "stopped before training began; nothing was written")
         raise
     finally:
         reporter.close()

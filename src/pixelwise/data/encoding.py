@@ -64,30 +64,37 @@ def recognise_encoding(
     """
     present = set(values)
     if num_classes is not None:
-        if num_classes == 2 and 255 in present and present <= {0, 255} and ignore_index != 255:
+        if num_classes == 2 and 255 in present and present <= {0, 255} and ignore_index not in present:
             return _encoding("binary_255", None, "binary 0/255 masks: 0 is the first class, 255 the second")
         kind: Kind = "palette" if has_palette else "index"
         return _encoding(kind, ignore_index, f"{_HOW[kind]}, classes named by dataset.json")
-    if 255 in present and present <= {0, 255}:
+    if len(present) == 1:
+        raise RequestError(
+            f"the masks (such as {example}) hold the value {values[0]} only, so there is nothing to tell apart; accepted: "
+            "masks with at least two values. Check how they were exported, or write dataset.json with "
+            f"{_DATASET_JSON} beside images/ and masks/."
+        )
+    if present == {0, 255}:
         return _encoding("binary_255", None, "binary 0/255 masks: 0 is background, 255 is foreground")
-    if present <= {0, 1}:
+    if present == {0, 1}:
         return _encoding("binary_01", None, "binary 0/1 masks: 0 is background, 1 is foreground")
     classes = sorted(present - {IGNORE})
     # Class numbers are small and mostly all present; grey levels (0, 85, 170) leave wide gaps.
-    if classes[-1] < 255 and 2 * len(classes) >= classes[-1] + 1:
+    if classes[-1] < IGNORE and 2 * len(classes) >= classes[-1] + 1:
         kind = "palette" if has_palette else "index"
         ignore = IGNORE if IGNORE in present else None
         ignored = ", 255 is ignored" if ignore is not None else ""
         return _encoding(kind, ignore, f"{_HOW[kind]}: classes 0 to {classes[-1]}{ignored}")
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     raise RequestError(
-        f"the masks (such as {example}) hold {len(values)} values: {shown}: these are no class numbers from 0 "
-        "without wide gaps, no 0/1 and no 0/255 masks, so their meaning would be a guess. If they are class "
-        'numbers, write dataset.json with {"name": ..., "classes": [...]} beside images/ and masks/; if they are '
-        "object ids or grey levels, convert them to class numbers."
+        f"the masks (such as {example}) hold {len(values)} values: {shown}, whose meaning would be a guess; accepted: "
+        "class numbers from 0 without wide gaps, 0/1 and 0/255 masks. If they are class numbers, write dataset.json "
+        f"with {_DATASET_JSON} beside images/ and masks/; if they are object ids or grey levels, convert them to class "
+        "numbers."
     )
 
 
+_DATASET_JSON = '{"name": ..., "classes": [...]}'
 _HOW = {"index": "values are class numbers", "palette": "palette PNGs, whose indices are class numbers"}
 
 

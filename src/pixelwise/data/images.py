@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from pixelwise.data.tiff import (
+    EXIF_ORIENTATION,
+    Palette,
+    Stored,
+    read_orientation_tag,
+    read_tiff,
+    several,
+    turned,
+)
 from pixelwise.errors import RequestError
 
 # Pillow refuses images from 179 million pixels as a possible attack; ours are the users' own, and may be huge.
@@ -19,9 +27,12 @@ Image.MAX_IMAGE_PIXELS = None
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 TIFF_SUFFIXES = (".tif", ".tiff")
-EXIF_ORIENTATION = 0x0112
+ACCEPTED_IMAGES = "accepted: a whole PNG, JPEG, TIFF, BMP or WebP file"
 
 AnyArray = NDArray[Any]
+
+# Pillow's names of formats that change pixel values, or may have.
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,13 @@ class RawMask:
 
     Attributes:
         values: uint8 or uint16 (H, W).
-        palette: colours [r, g, b] of a palette PNG, None otherwise.
+        palette: colours [r, g, b] of a palette PNG or TIFF, None otherwise.
+        bilevel: the file has one bit a pixel; its white is 255 in `values`, as in other black and white masks.
     """
 
     values: AnyArray
-    palette: tuple[tuple[int, int, int], ...] | None = None
+    palette: Palette | None = None
+    bilevel: bool = False
 
 
 def read_image(path: Path) -> AnyArray:
@@ -45,10 +58,17 @@ def read_image(path: Path) -> AnyArray:
         channel of PNG, WebP or BMP is dropped: it says how to draw the image, not what was seen.
 
     Raises:
-        RequestError: if the file is missing, is no image, or is cut off.
+        RequestError: if the file is missing, is no image, is cut off, or holds NaN, infinite or negative values.
     """
     path = Path(path)
-    array = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_with_pillow(path)
+    stored = _read(path, white_is_zero=True)
+    array = stored.array
+    if stored.palette is not None:
+        array = _colours(path, array, stored.palette)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    if stored.has_alpha:
+        array = array[:, :, : array.shape[2] - 1]
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
@@ -56,7 +76,7 @@ def read_image(path: Path) -> AnyArray:
             f"{path}: holds an array of shape {array.shape}; accepted: one image (H, W) or (H, W, channels). "
             "Save each slice or page as a file of its own."
         )
-    return array
+    return np.ascontiguousarray(_image_values(path, array))
 
 
 def read_mask(path: Path) -> RawMask:
@@ -66,40 +86,89 @@ def read_mask(path: Path) -> RawMask:
         RequestError: if the file is unreadable, a JPEG (compression noise changes label values) or in colour.
     """
     path = Path(path)
-    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+    stored = None if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else _read(path, white_is_zero=False)
+    if stored is None or stored.lossy:
         raise RequestError(
-            f"{path}: lossy compression changes label values, so a mask cannot be JPEG or WebP. "
-            "Accepted: PNG, TIFF or BMP. Export the labels again in such a format."
+            f"{path}: is compressed as JPEG or WebP, which changes label values; accepted: masks as PNG, TIFF or "
+            "BMP. Export the labels again in such a format."
         )
-    if path.suffix.lower() in TIFF_SUFFIXES:
-        return RawMask(_label_values(path, _read_tiff(path, as_shown=False)))
-    with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "P":
-            colours = np.asarray(image.getpalette() or [], dtype=np.int64).reshape(-1, 3)
-            palette = tuple((int(r), int(g), int(b)) for r, g, b in colours)
-            return RawMask(np.asarray(image), palette)
-        if image.mode == "1":
-            return RawMask(np.asarray(image).astype(np.uint8))
-        array = np.asarray(image)
-    return RawMask(_label_values(path, array))
+    if stored.array.dtype == np.bool_ and stored.array.ndim == 2:
+        return RawMask(stored.array.astype(np.uint8) * 255, bilevel=True)
+    return RawMask(_label_values(path, stored.array), stored.palette)
+
+
+def read_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 (as stored) where none is noted.
+
+    Raises:
+        RequestError: if the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            return read_orientation_tag(path)
+        with Image.open(path) as image:
+            return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception as error:  # the same many ways as below
+        raise _unreadable(path, error) from error
+
+
+def as_channels(image: AnyArray, channels: int, what: str = "an image") -> AnyArray:
+    """Give an image (H, W, C) so many channels: grey is repeated; anything else must agree already.
+
+    Raises:
+        RequestError: if C is neither 1 nor `channels`; `what` names the image in it.
+    """
+    if image.shape[2] == channels:
+        return image
+    if image.shape[2] == 1:
+        return np.repeat(image, channels, axis=2)
+    raise RequestError(
+        f"{what} has {image.shape[2]} channels where {channels} {'is' if channels == 1 else 'are'} wanted; accepted: "
+        f"{channels}{', or 1' if channels > 1 else ''}. Convert the images to one kind."
+    )
+
+
+def _image_values(path: Path, array: AnyArray) -> AnyArray:
+    """Return stored values as uint8, uint16 or float32, or refuse those that do not fit."""
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # too large for float32: reported as infinite
+            array = array.astype(np.float32, copy=False)
+        wrong = array.size - int(np.isfinite(array).sum())
+        if wrong:
+            raise RequestError(
+                f"{path}: {wrong} of {array.size} values are NaN or infinite; accepted: finite numbers. Replace "
+                "them, for instance by 0 or by the mean of the others."
+            )
+        return array
+    if array.dtype.kind not in "iu":
+        raise RequestError(f"{path}: has values of type {array.dtype}; accepted: {_IMAGE_TYPES}.")
+    if array.dtype in (np.uint8, np.uint16):
+        return array
+    if array.min() < 0 or array.max() > 65535:
+        raise RequestError(
+            f"{path}: has values of type {array.dtype} from {array.min()} to {array.max()}; accepted: {_IMAGE_TYPES}."
+        )
+    return array.astype(np.uint16)
+
+
+_IMAGE_TYPES = "8-bit, 16-bit (0 to 65535) or float images. Convert it, for instance to 32-bit float TIFF"
 
 
 def _label_values(path: Path, array: AnyArray) -> AnyArray:
     if array.ndim == 3 and array.shape[2] in (2, 4):
-        array = array[:, :, : array.shape[2] - 1]
+        array = _without_alpha(path, array)
     if array.ndim == 3 and (array == array[:, :, :1]).all():
         array = array[:, :, 0]
     if array.ndim != 2:
-        colours = np.unique(array.reshape(-1, array.shape[-1]), axis=0)[:4].tolist() if array.ndim == 3 else []
         raise RequestError(
-            f"{path}: is a colour image (shape {array.shape}, first colours {colours}), not a map of class "
-            "numbers. Accepted: one channel whose pixel values are class numbers, a palette PNG, or 0/255 and "
-            "0/1 masks. Convert the colours to class numbers."
+            f"{path}: is a colour image ({_described(array)}), not a map of class numbers; accepted: one channel "
+            "whose pixel values are class numbers, a palette PNG, or 0/255 and 0/1 masks. Convert the colours to "
+            "class numbers."
         )
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 65535:
+    if 0 in array.shape:
+        raise RequestError(f"{path}: has no pixels (shape {array.shape}); accepted: masks of the image's size.")
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 65535:
         raise RequestError(
             f"{path}: has values of type {array.dtype} from {array.min()} to {array.max()}; accepted: whole "
             "numbers from 0 to 65535. Save the mask as 8-bit or 16-bit PNG."
@@ -107,120 +176,96 @@ def _label_values(path: Path, array: AnyArray) -> AnyArray:
     return array if array.dtype in (np.uint8, np.uint16) else array.astype(np.uint16)
 
 
-def as_channels(image: AnyArray, channels: int) -> AnyArray:
-    """Give an image (H, W, C) so many channels: grey is repeated; anything else must agree already.
-
-    Raises:
-        RequestError: if C is neither 1 nor `channels`.
-    """
-    if image.shape[2] == channels:
-        return image
-    if image.shape[2] == 1:
-        return np.repeat(image, channels, axis=2)
-    raise RequestError(
-        f"an image has {image.shape[2]} channels where {channels} are wanted; accepted: {channels}, or 1. "
-        "Convert the images to one kind."
-    )
+def _without_alpha(path: Path, array: AnyArray) -> AnyArray:
+    """Drop the transparency of a mask (H, W, 2 or 4) that is saved as a picture, if it says nothing of its own."""
+    values, alpha = array[:, :, :-1], array[:, :, -1]
+    transparent = alpha != alpha.max(initial=0)
+    hidden = values[transparent]
+    if transparent.any() and (np.unique(hidden).size > 1 or (values[~transparent] == hidden[0]).all(axis=-1).any()):
+        raise RequestError(
+            f"{path}: {int(transparent.sum())} of {transparent.size} pixels are transparent, and the transparency "
+            "separates pixels of equal value; accepted: one channel of class numbers, or a picture of them without "
+            "transparency. Draw the mask on an opaque background."
+        )
+    return values
 
 
-def _opened(path: Path) -> Image.Image:
-    """Open and decode a file with Pillow, so that a cut-off file is noticed here."""
+def _described(array: AnyArray) -> str:
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "u":
+        return f"shape {array.shape}"
+    packed = np.unique(array.astype(np.int64) @ [1 << 32, 1 << 16, 1])  # far faster than unique rows
+    colours = ", ".join(str([int(c >> 32), int(c >> 16) & 65535, int(c) & 65535]) for c in packed[:4])
+    return f"shape {array.shape}, {len(packed)} colours: {colours}{', ...' if len(packed) > 4 else ''}"
+
+
+def _colours(path: Path, indices: AnyArray, palette: Palette) -> AnyArray:
+    if indices.max(initial=0) >= len(palette):
+        raise RequestError(
+            f"{path}: has the palette index {indices.max()}, but a palette of {len(palette)} colours; "
+            f"{ACCEPTED_IMAGES}. Export the file again."
+        )
+    return np.asarray(palette, dtype=np.uint8)[indices]
+
+
+def _read(path: Path, *, white_is_zero: bool) -> Stored:
+    """Read a file; `white_is_zero` turns such TIFFs over, which must not happen to labels."""
+    if path.is_dir():
+        raise RequestError(f"{path}: is a folder; {ACCEPTED_IMAGES}. Name a file in it, or rename the folder.")
     try:
-        image = Image.open(path)
-        image.load()
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            return read_tiff(path, white_is_zero=white_is_zero)
+        return _read_with_pillow(path)
     except FileNotFoundError:
-        raise RequestError(f"{path}: no such file. Check the path.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+        raise RequestError(f"{path}: no such file; {ACCEPTED_IMAGES}. Check the path.") from None
+    except RequestError:
+        raise
+    except Exception as error:  # a broken file fails in many ways inside the decoders
         raise _unreadable(path, error) from error
-    return image
 
 
 def _unreadable(path: Path, error: Exception) -> RequestError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return RequestError(f"{path}: cannot be read as an image ({reason}). Copy or export the file again.")
+    # Pillow's and tifffile's own words, which may repeat the path.
+    reason = str(error).splitlines()[0].replace(f" {str(path)!r}", "") if str(error) else type(error).__name__
+    return RequestError(
+        f"{path}: cannot be read as an image ({reason}); {ACCEPTED_IMAGES}. Copy or export the file again."
+    )
 
 
-def _read_with_pillow(path: Path) -> AnyArray:
-    with _opened(path) as image:
-        if _is_deep_colour_png(path):
-            return _read_deep_png(path)
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("L", "RGB", "F"):
-            return np.asarray(image)
-        if image.mode in ("1", "LA"):
-            return np.asarray(image.convert("L"))
-        if image.mode.startswith("I"):
-            return _integer_image(path, np.asarray(image))
-        return np.asarray(image.convert("RGB"))
+def _read_with_pillow(path: Path) -> Stored:
+    with Image.open(path) as file:
+        file.load()  # decodes, so that a cut-off file is noticed
+        frames = int(getattr(file, "n_frames", 1))
+        if frames > 1 and file.format != "MPO":  # phones store previews after the photograph
+            raise several(path, f"{frames} images")
+        lossy = file.format in _LOSSY_FORMATS
+        deep = _read_deep_png(path, int(file.getexif().get(EXIF_ORIENTATION, 1)))
+        if deep is not None:
+            return deep
+        image = ImageOps.exif_transpose(file)
+    if image.mode == "P":
+        flat = image.getpalette() or []
+        palette = tuple((flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3))
+        return Stored(np.asarray(image), palette, lossy)
+    if image.mode in ("L", "RGB", "F", "1") or image.mode.startswith("I"):
+        return Stored(np.asarray(image), lossy=lossy)
+    if image.mode in ("LA", "RGBA"):
+        return Stored(np.asarray(image), lossy=lossy, has_alpha=True)
+    return Stored(np.asarray(image.convert("RGB")), lossy=lossy)
 
 
-def _integer_image(path: Path, array: AnyArray) -> AnyArray:
-    if array.min(initial=0) < 0 or array.max(initial=0) > 65535:
-        raise RequestError(
-            f"{path}: has values from {array.min()} to {array.max()}; accepted: 8-bit, 16-bit or float images."
-        )
-    return array.astype(np.uint16)
-
-
-def _is_deep_colour_png(path: Path) -> bool:
-    """Say whether a PNG has 16 bits a channel and colour or alpha: Pillow would cut those to 8 bits."""
+def _read_deep_png(path: Path, orientation: int) -> Stored | None:
+    """Read a PNG with 16 bits a channel and colour or alpha, which Pillow would cut to 8 bits; None for others."""
     with path.open("rb") as file:
         head = file.read(26)
-    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] != 0
-
-
-def _read_deep_png(path: Path) -> AnyArray:
+    grey_alpha, colour_alpha = 4, 6
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[24] != 16 or head[25] == 0:
+        return None
     import cv2
 
     array = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise _unreadable(path, ValueError("16-bit PNG does not decode"))
-    if array.ndim == 2:
-        return np.asarray(array)
-    return np.ascontiguousarray(array[:, :, 2::-1]) if array.shape[2] >= 3 else np.asarray(array[:, :, :1])
-
-
-def _read_tiff(path: Path, *, as_shown: bool = True) -> AnyArray:
-    """Read the one page of a TIFF; `as_shown` turns white-is-zero images over, which labels must not be."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            assert isinstance(page, tifffile.TiffPage)
-            stack = file.series[0].shape
-            array = page.asarray()
-            planar = page.planarconfig == 2 and array.ndim == 3
-            inverted = as_shown and page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-            tag = page.tags.get(EXIF_ORIENTATION)
-            orientation = int(tag.value) if tag is not None else 1
-    except FileNotFoundError:
-        raise RequestError(f"{path}: no such file. Check the path.") from None
-    except Exception as error:  # a broken TIFF fails in many ways inside the decoder
-        raise _unreadable(path, error) from error
-    if stack != array.shape:
-        raise RequestError(
-            f"{path}: holds a stack of shape {stack}; accepted: one image a file. Save each page as its own file."
-        )
-    if planar:
-        array = np.moveaxis(array, 0, -1)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if inverted and array.dtype.kind == "u":
-        array = np.iinfo(array.dtype).max - array
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-    elif array.dtype not in (np.uint8, np.uint16):
-        array = _integer_image(path, array)
-    return _oriented(array, orientation)
-
-
-def _oriented(array: AnyArray, orientation: int) -> AnyArray:
-    """Turn rows and columns as TIFF tag 274 (the EXIF orientation) says."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return np.ascontiguousarray(array)
+    if array is None or array.dtype != np.uint16 or array.ndim != 3:
+        raise ValueError("16-bit PNG does not decode")
+    array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+    if head[25] == grey_alpha:
+        array = array[:, :, [0, -1]]
+    return Stored(turned(array, orientation), has_alpha=head[25] in (grey_alpha, colour_alpha))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pixelwise.data.images import AnyArray
+from pixelwise.errors import RequestError
 
 
 class Normalisation(BaseModel):
@@ -36,7 +37,16 @@ class Normalisation(BaseModel):
         return unit
 
     def standardise(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a unit image (H, W, C) with mean 0 and deviation 1 per channel."""
+        """Return a unit image (H, W, C) with mean 0 and deviation 1 per channel.
+
+        Raises:
+            RequestError: if C is not the number of channels the statistics were taken of.
+        """
+        if unit.shape[-1] != len(self.mean):
+            raise RequestError(
+                f"an image of shape {unit.shape} meets statistics of {len(self.mean)} channels; accepted: (H, W, "
+                f"{len(self.mean)}). Give images with the channels of the training images."
+            )
         standard: NDArray[np.float32] = unit - np.asarray(self.mean, dtype=np.float32)
         standard /= np.asarray(self.std, dtype=np.float32)
         return standard
@@ -68,5 +78,5 @@ def resize_labels(labels: AnyArray, scale: float) -> AnyArray:
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return (height, width) after scaling: rounded, at least one pixel."""
+    """Return (height, width) after scaling: rounded (halves to the even side), at least one pixel."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -80,7 +80,7 @@ def plan_machine(config: TrainConfig) -> Plan:
             f"precision={config.precision!r} on {device}: most processors emulate it, ten times slower. Accepted: "
             "float32 on a CPU; use a GPU for the others."
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if config.threads is None:
         if config.budget.cpu_minutes is not None:
             plan.decide("a CPU budget counts all threads, and one wastes nothing on waiting", threads=1)
@@ -94,6 +94,13 @@ def plan_machine(config: TrainConfig) -> Plan:
         cache = round(min(8.0, free_memory() / 4 / 1e9), 1)
         plan.decide("a quarter of the free memory, at most 8", cache_gb=cache)
     return plan
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use; OMP_NUM_THREADS, where it is set, is a limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(limit)) if limit.isdigit() and int(limit) > 0 else cores
 
 
 def _check_device(device: str) -> None:

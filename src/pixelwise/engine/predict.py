@@ -139,7 +139,7 @@ class Segmenter:
         if array.ndim == 2:
             array = array[:, :, None]
         name = str(image) if isinstance(image, str | Path) else "the image"
-        channels = self._channels(array, name)
+        channels = self._checked(array, name)
         window, halo = self._windows(array, tile)
         probabilities = predict_probabilities(self.model, self.card, channels, tile=window, halo=halo, flip=flip)
         labels = probabilities.argmax(dim=0).cpu().numpy()
@@ -151,7 +151,15 @@ class Segmenter:
             palette=self.card.palette,
         )
 
-    def _channels(self, array: AnyArray, name: str) -> AnyArray:
+    def _checked(self, array: AnyArray, name: str) -> AnyArray:
+        """Return an image with the model's number of channels, if it is one that the model can mean."""
+        trained_on_bytes = self.card.normalisation.intensity_range == (0.0, 255.0)
+        if trained_on_bytes != (array.dtype == np.uint8):
+            kind = "8-bit images (uint8)" if trained_on_bytes else "16-bit or float images"
+            raise RequestError(
+                f"{name} holds values of type {array.dtype}; accepted: {kind}, as the model was trained on. "
+                "Convert the image with the same scaling as the training images."
+            )
         wanted = self.card.in_channels
         if array.ndim != 3 or 0 in array.shape:
             raise RequestError(
@@ -198,7 +206,8 @@ def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
         path = path / "best.safetensors"
         if not path.exists():
             raise RequestError(
-                f"run {run} holds no best.safetensors; accepted: the --out folder of a finished or validated run."
+                f"run {run} holds no best.safetensors; accepted: the --out folder of a run that was validated at least "
+                "once. Train it, or go on with train --resume."
             )
     model, card = load_model(path, device=device or default_device())
     return Segmenter(model=model, card=card)

@@ -192,9 +192,10 @@ def load_checkpoint(
 
 def environment(device: str) -> dict[str, str]:
     """Describe the machine and the software, for environment.json."""
-    packages = ("pixelwise", "torch", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
+    packages = ("pixelwise", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
     facts = {name: version(name) for name in packages}
     facts |= {
+        "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),

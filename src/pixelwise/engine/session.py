@@ -179,6 +179,8 @@ def complete(plan: Plan, dataset: Dataset, run: RunFolder, started: float) -> Se
     session = build(plan, dataset, run)
     clock = Clock.of(plan.config, started) if plan.config.iterations is None else None
     costs, left = None, None
+    if clock is None and plan.config.data.scale is None:
+        plan.decide("the images' own size", scale=1.0)
     if clock is not None:
         costs = _calibrate(session, clock)
         left = clock.limit - clock.now()

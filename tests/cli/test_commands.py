@@ -1,0 +1,253 @@
+"""The commands as users and scripts call them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+RUN_FILES = {
+    "config.yaml",
+    "environment.json",
+    "data_card.json",
+    "log.jsonl",
+    "metrics.json",
+    "best.safetensors",
+    "last/checkpoint.safetensors",
+    "report.html",
+}
+COMMANDS = ("demo", "train", "evaluate", "predict", "report", "models", "describe")
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_becomes_a_run_scores_masks_and_a_report(pixelwise, data, quick, tmp_path) -> None:
+    run, out = tmp_path / "runs/discs", tmp_path / "out"
+
+    trained = pixelwise("train", data, "--out", run, *quick)
+    assert trained.code == 0
+    assert files(run) == RUN_FILES
+    assert "masks: binary 0/255 masks: 0 is background, 255 is foreground" in trained.out
+    assert "planned: data.num_workers = 0" in trained.out
+    assert f"report:     {run / 'report.html'}" in trained.out
+    assert "training 2/2" in trained.err
+
+    evaluated = pixelwise("evaluate", run, data)
+    assert evaluated.code == 0
+    assert "mean IoU" in evaluated.out
+    assert "on 2 images of 'val' at the labels' own size" in evaluated.out
+    assert "foreground" in evaluated.out
+
+    predicted = pixelwise("predict", run, data / "images/val", "--out", out, "--overlay", "--probabilities")
+    assert predicted.code == 0
+    assert predicted.out.startswith(f"6 files in {out}")
+    assert files(out) == {f"disc{i}{ending}" for i in (4, 5) for ending in (".png", "_overlay.png", ".npy")}
+    mask = Image.open(out / "disc4.png")
+    assert mask.mode == "P"
+    assert mask.size == (64, 64)
+    assert set(np.unique(np.asarray(mask))) <= {0, 1}
+    assert np.load(out / "disc4.npy").shape == (2, 64, 64)
+    assert Image.open(out / "disc4_overlay.png").mode == "RGB"
+
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    reported = pixelwise("report", run)
+    assert reported.out == f"report: {run / 'report.html'}\n"
+    assert (run / "report.html").read_text() == before
+
+
+def test_scores_of_evaluate_are_those_of_training(pixelwise, trained) -> None:
+    stored = json.loads((trained / "metrics.json").read_text())
+    scores = json.loads(pixelwise("evaluate", trained, trained.parent / "data", "--json").out)
+    assert scores["metrics"] == stored["metrics"]
+    assert scores["per_class"] == stored["per_class"]
+
+
+def test_models_as_json(pixelwise) -> None:
+    outcome = pixelwise("models", "--json")
+    rows = json.loads(outcome.out)
+    assert outcome.err == ""
+    assert {"unet", "unet_padded", "unet_small"} <= {row["name"] for row in rows}
+    assert {"name", "family", "task", "year", "paper"} <= rows[0].keys()
+
+
+def test_models_as_a_table(pixelwise) -> None:
+    outcome = pixelwise("models", "--task", "semantic")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[0].split() == ["name", "family", "task", "year", "fidelity", "paper"]
+
+
+def test_describe_as_json(pixelwise) -> None:
+    outcome = pixelwise("describe", "unet", "--json")
+    description = json.loads(outcome.out)
+    assert outcome.err == ""
+    wanted = "name parameters receptive_field output_stride input_size output_size flops fidelity layers"
+    assert set(wanted.split()) <= description.keys()
+    assert description["input_size"] == [572, 572]
+    assert description["output_size"] == [388, 388]
+    assert description["layers"][0]["output"] == [64, 570, 570]
+
+
+def test_describe_as_text_says_what_was_asked(pixelwise) -> None:
+    asked = pixelwise("describe", "unet_small", "--input-size", "64", "96", "--num-classes", "5", "--set", "depth=2")
+    assert asked.code == 0
+    assert "input           64 x 96, 3 channels" in asked.out
+    assert "output          64 x 96, 5 classes" in asked.out
+    assert "depth=2" in asked.out
+    assert "alias" not in asked.out
+
+
+def test_train_as_json(pixelwise, data, quick, tmp_path) -> None:
+    outcome = pixelwise("train", data, "--out", tmp_path / "run", "--json", *quick)
+    result = json.loads(outcome.out)
+    assert {"run", "iterations", "seconds", "best"} <= result.keys()
+    assert result["run"] == str(tmp_path / "run")
+    assert result["iterations"] == 2
+    assert 0 <= result["best"]["miou"] <= 1
+    assert "planned: " in outcome.err
+
+
+def test_evaluate_as_json(pixelwise, trained) -> None:
+    outcome = pixelwise("evaluate", trained, trained.parent / "data", "--split", "train", "--flip", "--json")
+    result = json.loads(outcome.out)
+    assert {"metrics", "per_class", "protocol", "num_images"} <= result.keys()
+    assert {"miou", "pixel_accuracy", "mean_accuracy", "fwiou"} <= result["metrics"].keys()
+    assert {"iou", "accuracy"} <= result["per_class"]["foreground"].keys()
+    assert result["num_images"] == 4
+    assert result["protocol"]["flip"] is True
+    assert "scoring 4/4" in outcome.err
+
+
+def test_predict_as_json(pixelwise, trained, data, tmp_path) -> None:
+    outcome = pixelwise("predict", trained, data / "images/val/*4.png", "--out", tmp_path / "out", "--json")
+    result = json.loads(outcome.out)
+    assert result["outputs"] == [str(tmp_path / "out/disc4.png")]
+    assert result["seconds"] > 0
+    assert result["peak_memory_mb"] > 10
+    assert "predicting 1/1" in outcome.err
+
+
+def test_report_as_json(pixelwise, trained) -> None:
+    assert json.loads(pixelwise("report", trained, "--json").out) == {"report": str(trained / "report.html")}
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 1), (130, 67)])
+def test_predict_takes_any_size(pixelwise, trained, tmp_path, size) -> None:
+    Image.fromarray(np.full(size, 90, np.uint8)).save(tmp_path / "odd.png")
+    assert pixelwise("predict", trained, tmp_path / "odd.png", "--out", tmp_path / "out").code == 0
+    assert Image.open(tmp_path / "out/odd.png").size == size[::-1]
+
+
+@pytest.mark.parametrize("model", ["unet_small", "unet"])
+def test_train_takes_images_below_the_smallest_legal_input(pixelwise, data, tmp_path, model) -> None:
+    for path in [*data.glob("images/*/*.png"), *data.glob("masks/*/*.png")]:
+        Image.open(path).crop((20, 20, 33, 30)).save(path)
+    small = ("--set", "options.base_channels=1", "--set", "data.batch_size=2", "--set", "threads=1")
+    run = tmp_path / "run"
+    outcome = pixelwise("train", data, "--model", model, "--iterations", "1", "--out", run, *small)
+    assert outcome.code == 0, outcome.err
+    assert files(run) == RUN_FILES
+
+
+def test_validation_items_can_be_named(pixelwise, data, quick, tmp_path) -> None:
+    for kind in ("images", "masks"):
+        for path in sorted((data / kind).glob("*/*.png")):
+            path.rename(data / kind / path.name)
+        (data / kind / "train").rmdir()
+        (data / kind / "val").rmdir()
+    (tmp_path / "val.txt").write_text("disc1\ndisc3\n")
+    run = tmp_path / "run"
+    trained = pixelwise("train", data, "--val-list", tmp_path / "val.txt", "--out", run, *quick)
+    assert f"validation items from {tmp_path / 'val.txt'}" in trained.out
+    names = [row["name"] for row in json.loads((run / "metrics.json").read_text())["per_image"]]
+    assert names == ["disc1", "disc3"]
+    scored = json.loads(pixelwise("evaluate", run, data, "--json").out)  # the run knows its list
+    assert [row["name"] for row in scored["per_image"]] == names
+    listed = json.loads(pixelwise("evaluate", run, data, "--list", tmp_path / "val.txt", "--json").out)
+    assert listed["metrics"] == scored["metrics"]
+    assert listed["protocol"]["split"] == "list val.txt"
+
+
+def test_a_run_can_be_resumed_from_another_folder(pixelwise, data, quick, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pixelwise("train", "data", "--out", "run", *quick).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = pixelwise("train", "../data", "--out", "../run", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "resuming after iteration 2" in resumed.out
+
+
+def test_a_report_is_written_where_the_data_has_gone(pixelwise, data, quick, tmp_path) -> None:
+    run = tmp_path / "run"
+    pixelwise("train", data, "--out", run, *quick)
+    data.rename(tmp_path / "moved")
+    assert pixelwise("report", run).code == 0
+    (data / "images").mkdir(parents=True)  # and where something else took its place
+    (data / "masks").mkdir()
+    assert pixelwise("report", run).code == 0
+
+
+def test_no_command_prints_the_help(pixelwise) -> None:
+    assert pixelwise().out == pixelwise("--help").out
+
+
+def in_a_process(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pixelwise.cli import main; main()", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_of_all_commands_needs_no_torch() -> None:
+    """One process for all of them: torch would stay in sys.modules once it was there."""
+    script = f"""
+import sys
+from pixelwise.cli import run
+codes = [run([*words, "--help"]) for words in ([], *([name] for name in {COMMANDS!r}))]
+print("loaded:", sorted({{"torch", "numpy", "pydantic", "cv2", "rich"}} & set(sys.modules)), "codes:", set(codes))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: [] codes: {0}"
+    for name in COMMANDS:
+        assert f"Usage: pixelwise {name} [OPTIONS]" in done.stdout
+    assert done.stdout.count("--json") == len(COMMANDS)
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    script = "import pixelwise, sys; print(pixelwise.__all__, sorted({'torch', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert "create_model" in done.stdout
+
+
+def test_a_process_ends_with_the_exit_code_and_the_message(tmp_path) -> None:
+    done = in_a_process("train", "nowhere", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: data folder ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_installed_command_prints_json(tmp_path) -> None:
+    command = Path(sys.executable).with_name("pixelwise")
+    if not command.exists():
+        pytest.skip("pixelwise is not installed as a command beside this Python")
+    done = subprocess.run([command, "models", "--json"], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)[0]["family"] == "U-Net"
+    assert done.stderr == ""
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from pixelwise.cli import main; main()", "models"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert "Traceback" not in done.stderr
