@@ -29,6 +29,12 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def picture(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
 def test_a_folder_becomes_a_run_scores_masks_and_a_report(pixelwise, data, quick, tmp_path) -> None:
     run, out = tmp_path / "runs/discs", tmp_path / "out"
 
@@ -50,12 +56,12 @@ def test_a_folder_becomes_a_run_scores_masks_and_a_report(pixelwise, data, quick
     assert predicted.code == 0
     assert predicted.out.startswith(f"6 files in {out}")
     assert files(out) == {f"disc{i}{ending}" for i in (4, 5) for ending in (".png", "_overlay.png", ".npy")}
-    mask = Image.open(out / "disc4.png")
+    mask = picture(out / "disc4.png")
     assert mask.mode == "P"
     assert mask.size == (64, 64)
     assert set(np.unique(np.asarray(mask))) <= {0, 1}
     assert np.load(out / "disc4.npy").shape == (2, 64, 64)
-    assert Image.open(out / "disc4_overlay.png").mode == "RGB"
+    assert picture(out / "disc4_overlay.png").mode == "RGB"
 
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
@@ -143,13 +149,13 @@ def test_report_as_json(pixelwise, trained) -> None:
 def test_predict_takes_any_size(pixelwise, trained, tmp_path, size) -> None:
     Image.fromarray(np.full(size, 90, np.uint8)).save(tmp_path / "odd.png")
     assert pixelwise("predict", trained, tmp_path / "odd.png", "--out", tmp_path / "out").code == 0
-    assert Image.open(tmp_path / "out/odd.png").size == size[::-1]
+    assert picture(tmp_path / "out/odd.png").size == size[::-1]
 
 
 @pytest.mark.parametrize("model", ["unet_small", "unet"])
 def test_train_takes_images_below_the_smallest_legal_input(pixelwise, data, tmp_path, model) -> None:
     for path in [*data.glob("images/*/*.png"), *data.glob("masks/*/*.png")]:
-        Image.open(path).crop((20, 20, 33, 30)).save(path)
+        picture(path).crop((20, 20, 33, 30)).save(path)
     small = ("--set", "options.base_channels=1", "--set", "data.batch_size=2", "--set", "threads=1")
     run = tmp_path / "run"
     outcome = pixelwise("train", data, "--model", model, "--iterations", "1", "--out", run, *small)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixelwise.losses.cross_entropy import cross_entropy
 from pixelwise.losses.dice import soft_dice
-from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights
+from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights, suitable_class_weights
 
 seeds = st.integers(0, 2**31)
 
@@ -91,6 +91,13 @@ def test_class_weights_by_hand() -> None:
     assert root is not None
     assert median.tolist() == pytest.approx([0.125, 1, 4, 1])
     assert root.tolist() == pytest.approx([0.125**0.5, 1, 2, 1])
+
+
+def test_automatic_class_weights_depend_on_the_rarest_class() -> None:
+    kind, reason = suitable_class_weights({"a": 985, "b": 15, "absent": 0}, ["a", "b", "absent"])
+    assert (kind, reason) == ("root_frequency", "the rarest class, b, holds 1.50% of the pixels")
+    assert suitable_class_weights({"a": 80, "b": 20}, ["a", "b"])[0] == "none"
+    assert suitable_class_weights({"a": 0}, ["a"])[0] == "none"
 
 
 def test_configured_loss_is_the_sum_of_its_terms() -> None:

@@ -70,8 +70,8 @@ def recognise_encoding(
         return _encoding(kind, ignore_index, f"{_HOW[kind]}, classes named by dataset.json")
     if len(present) == 1:
         raise RequestError(
-            f"the masks (such as {example}) hold the value {values[0]} only, so there is nothing to tell apart; accepted: "
-            "masks with at least two values. Check how they were exported, or write dataset.json with "
+            f"the masks (such as {example}) hold the value {values[0]} only, so there is nothing to tell apart; "
+            "accepted: masks with at least two values. Check how they were exported, or write dataset.json with "
             f"{_DATASET_JSON} beside images/ and masks/."
         )
     if present == {0, 255}:

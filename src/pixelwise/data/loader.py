@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from pixelwise.data.augment import AugmentConfig, photometric, sample_rng, sample_warp
 from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
-from pixelwise.data.normalise import resize_image, resize_labels
+from pixelwise.data.normalise import Normalisation, resize_image, resize_labels
 from pixelwise.data.scan import Dataset
 
 
@@ -74,6 +74,8 @@ class Crops(TorchDataset[_Sample]):
     seed: int
     pixel_weights: PixelWeights | None = None
     _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+    _own: dict[str, Normalisation] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, sample: int) -> _Sample:
         """Return window number `sample` of the run."""
@@ -83,7 +85,7 @@ class Crops(TorchDataset[_Sample]):
         rng = sample_rng(self.seed, epoch, index)
         image, labels, weights = self._arrays(item)
         warp = sample_warp(rng, self.augment, image_size=(image.shape[0], image.shape[1]), output_size=self.crop)
-        normalisation = self.dataset.card.normalisation
+        normalisation = self._normalisation(item, image)
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
         return _Sample(
@@ -93,19 +95,36 @@ class Crops(TorchDataset[_Sample]):
             item.name,
         )
 
+    def _normalisation(self, item: Item, image: AnyArray) -> Normalisation:
+        shared = self.dataset.card.normalisation
+        if not shared.per_image:
+            return shared
+        if item.name not in self._own:
+            self._own[item.name] = shared.for_image(image)
+        return self._own[item.name]
+
     def _arrays(self, item: Item) -> tuple[AnyArray, AnyArray, AnyArray | None]:
         """Return image, labels and weight map at the training scale; kept where that took work."""
         if self.scale == 1 and self.pixel_weights is None:
             return self.dataset.image(item), self.dataset.labels(item), None
-        if item.name not in self._scaled:
-            image = resize_image(self.dataset.image(item), self.scale)
-            labels = resize_labels(self.dataset.labels(item), self.scale)
-            weights = None
-            if self.pixel_weights is not None:
-                objects = self.dataset.instances(item)
-                weights = self.pixel_weights(labels, None if objects is None else resize_labels(objects, self.scale))
+        if item.name in self._scaled:
+            return self._scaled[item.name]
+        image = resize_image(self.dataset.read_image(item), self.scale)
+        labels = resize_labels(self.dataset.read_labels(item), self.scale)
+        weights = None
+        if self.pixel_weights is not None:
+            objects = self.dataset.instances(item)
+            weights = self.pixel_weights(labels, None if objects is None else resize_labels(objects, self.scale))
+        size = image.nbytes + labels.nbytes + (0 if weights is None else weights.nbytes)
+        if size <= self.dataset.free_bytes - self._bytes:
             self._scaled[item.name] = (image, labels, weights)
-        return self._scaled[item.name]
+            self._bytes += size
+        return image, labels, weights
+
+    def share_memory(self, processes: int) -> None:
+        """Keep no more than one of so many processes may: each has its own copy of what is read from now on."""
+        free = self.dataset.free_bytes - self._bytes
+        self.dataset.cache_bytes -= free - free // processes
 
 
 def batches(
@@ -126,6 +145,11 @@ def batches(
 
 
 def _start_worker(_: int) -> None:
+    worker = get_worker_info()
+    assert worker is not None
+    crops = worker.dataset
+    assert isinstance(crops, Crops)
+    crops.share_memory(worker.num_workers)
     cv2.setNumThreads(0)  # one process per core is enough
     torch.set_num_threads(1)
 

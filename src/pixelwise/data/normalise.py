@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from pixelwise.data.images import AnyArray
 from pixelwise.errors import RequestError
 
+FLAT = 1e-6  # a standard deviation below this is rounding
+
 
 class Normalisation(BaseModel):
     """How image values become network input: ((x - low) / (high - low) - mean) / std.
@@ -18,6 +20,8 @@ class Normalisation(BaseModel):
         intensity_range: (low, high), values that become 0 and 1.
         mean: per channel, in units of the intensity range.
         std: the same for the standard deviation.
+        per_image: take mean and deviation of each image instead, for data whose images differ more from each other
+            than their pixels do (exposures, stains).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +29,20 @@ class Normalisation(BaseModel):
     intensity_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    per_image: bool = False
+
+    def for_image(self, image: AnyArray) -> Normalisation:
+        """Return the normalisation of one image (H, W, C): this one, or with the image's own mean and deviation."""
+        if not self.per_image:
+            return self
+        unit = self.unit(image).astype(np.float64)
+        mean, std = unit.mean(axis=(0, 1)), unit.std(axis=(0, 1))
+        std = np.where(std > FLAT, std, 1.0)  # a channel without contrast is only shifted
+        return Normalisation(
+            intensity_range=self.intensity_range,
+            mean=tuple(float(value) for value in mean),
+            std=tuple(float(value) for value in std),
+        )
 
     def unit(self, image: AnyArray) -> NDArray[np.float32]:
         """Return an image (H, W, C) with the intensity range brought to 0..1."""
@@ -53,7 +71,8 @@ class Normalisation(BaseModel):
 
     def __call__(self, image: AnyArray) -> NDArray[np.float32]:
         """Return the network input for stored values (H, W, C), float32."""
-        return self.standardise(self.unit(image))
+        own = self.for_image(image)
+        return own.standardise(own.unit(image))
 
 
 def resize_image(image: AnyArray, scale: float) -> AnyArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from pixelwise.data.dataset import DatasetFile, DatasetFolder, Item
 from pixelwise.data.encoding import MaskEncoding, recognise_encoding
 from pixelwise.data.images import AnyArray, as_channels, read_image, read_mask
 from pixelwise.data.normalise import Normalisation
+from pixelwise.data.pairs import Seen, changing_colours, look_at, outside, two_meanings
+from pixelwise.data.tiff import turned
 from pixelwise.errors import RequestError
 
 PROBLEMS_SHOWN = 5
+LEAST_CONTRAST = 1e-6  # of the intensity range; below, an image is constant but for rounding
 
 
 class DataCard(BaseModel):
@@ -54,22 +57,6 @@ class DataCard(BaseModel):
     decisions: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What one pass found out about one pair."""
-
-    item: Item
-    size: tuple[int, int]
-    channels: int
-    dtype: str
-    low: float
-    high: float
-    total: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    palette: tuple[tuple[int, int, int], ...] | None
-
-
 @dataclass
 class Dataset:
     """A scanned data set: its card, and its arrays, decoded once and kept while they fit into memory.
@@ -78,37 +65,63 @@ class Dataset:
         folder: the files.
         card: the result of the scan.
         cache_bytes: bytes of decoded arrays that may be kept.
+        turned_items: EXIF orientation by which the masks of some items (split/name) are turned to fit the image.
     """
 
     folder: DatasetFolder
     card: DataCard
     cache_bytes: int = 2**31
+    turned_items: Mapping[str, int] = field(default_factory=dict)
     _kept: dict[Path, AnyArray] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
     def image(self, item: Item) -> AnyArray:
         """Return an image (H, W, C) with the card's number of channels."""
-        return self._keep(item.image, lambda: as_channels(read_image(item.image), self.card.channels))
+        return self._keep(item.image, lambda: self.read_image(item))
 
     def labels(self, item: Item) -> AnyArray:
         """Return the class indices (H, W) of an item, uint8 or uint16."""
-        return self._keep(item.mask, lambda: self.card.mask_encoding.decode(read_mask(item.mask).values))
+        return self._keep(item.mask, lambda: self.read_labels(item))
 
     def instances(self, item: Item) -> AnyArray | None:
-        """Return the object ids (H, W) of an item, None where there is no file."""
-        if item.instances is None:
-            return None
+        """Return the object ids (H, W) of an item, None where there is no file; they are used once and not kept."""
         path = item.instances
-        return self._keep(path, lambda: read_mask(path).values)
+        return None if path is None else self._upright(item, read_mask(path).values)
+
+    def read_image(self, item: Item) -> AnyArray:
+        """Read an image without keeping it."""
+        kept = self._kept.get(item.image)
+        if kept is not None:
+            return kept
+        return as_channels(read_image(item.image), self.card.channels, str(item.image))
+
+    def read_labels(self, item: Item) -> AnyArray:
+        """Read the class indices without keeping them."""
+        kept = self._kept.get(item.mask)
+        if kept is not None:
+            return kept
+        return self._upright(item, self.card.mask_encoding.decode(read_mask(item.mask).values))
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that may still be kept."""
+        return self.cache_bytes - self._bytes
+
+    def _upright(self, item: Item, values: AnyArray) -> AnyArray:
+        return turned(values, self.turned_items.get(_key(item), 1))
 
     def _keep(self, path: Path, read: Callable[[], AnyArray]) -> AnyArray:
         if path not in self._kept:
             array = read()
-            if self._bytes + array.nbytes > self.cache_bytes:
+            if array.nbytes > self.free_bytes:
                 return array
             self._kept[path] = array
             self._bytes += array.nbytes
         return self._kept[path]
+
+
+def _key(item: Item) -> str:
+    return f"{item.split}/{item.name}"
 
 
 def scan(
@@ -130,66 +143,33 @@ def scan(
         RequestError: with the first problems and their number: unreadable files, image and mask of different
             size, mask values outside the classes.
     """
-    seen, problems = _look_at(items)
+    if not items:
+        raise RequestError(f"{folder.root}: no items are to be scanned; accepted: at least one. Choose another split.")
+    seen, problems = look_at(items)
     if problems:
         raise _too_many(folder.root, problems)
     names, palette, ignore = _classes_of(folder.file or meant)
-    values = np.flatnonzero(np.sum([pair.counts for pair in seen], axis=0))
+    values = sorted(set().union(*(pair.counts for pair in seen)))
     encoding = recognise_encoding(
-        values.tolist(),
+        values,
         has_palette=all(pair.palette is not None for pair in seen),
         num_classes=len(names) if names else None,
         ignore_index=ignore,
         example=str(seen[0].item.mask),
     )
-    names = names or _default_names(encoding, int(values[values != encoding.ignore_index].max(initial=0)))
-    if palette is None and encoding.kind == "palette" and seen[0].palette is not None:
-        palette = seen[0].palette[: len(names)]
-    counts = [_class_counts(pair, encoding, len(names)) for pair in seen]
-    outside = [_outside(pair, encoding, names) for pair in seen]
-    problems = [problem for problem in outside if problem]
+    declared = names is not None
+    names = names or _default_names(encoding, max(value for value in values if value != encoding.ignore_index))
+    problems = [problem for pair in seen if (problem := outside(pair, encoding, names))]
+    if not declared:
+        problems += two_meanings(seen, encoding) + changing_colours(seen, encoding)
     if problems:
         raise _too_many(folder.root, problems)
-    card = _card(folder, seen, counts, encoding, names, palette)
-    return Dataset(folder, card, cache_bytes)
-
-
-def _look_at(items: Iterable[Item]) -> tuple[list[_Seen], list[str]]:
-    seen: list[_Seen] = []
-    problems: list[str] = []
-    for item in items:
-        try:
-            image, mask = read_image(item.image), read_mask(item.mask)
-        except RequestError as error:
-            problems.append(str(error))
-            continue
-        if image.shape[:2] != mask.values.shape:
-            (h, w), (mh, mw) = image.shape[:2], mask.values.shape
-            problems.append(
-                f"{item.image} is {h} x {w} (height x width), but {item.mask} is {mh} x {mw}; accepted: equal sizes. "
-                "Export the mask again at the image's size"
-            )
-            continue
-        seen.append(_statistics(item, image, mask.values, mask.palette))
-    return seen, problems
-
-
-def _statistics(item: Item, image: AnyArray, mask: AnyArray, palette: tuple[tuple[int, int, int], ...] | None) -> _Seen:
-    flat = image.reshape(-1, image.shape[2])
-    # Every fourth pixel settles mean and deviation to well under a percent, in a fifth of the time.
-    sample = flat[::4].astype(np.float64)
-    return _Seen(
-        item=item,
-        size=(image.shape[0], image.shape[1]),
-        channels=image.shape[2],
-        dtype=str(image.dtype),
-        low=float(image.min()),
-        high=float(image.max()),
-        total=sample.mean(axis=0),
-        squares=(sample**2).mean(axis=0),
-        counts=np.bincount(mask.ravel(), minlength=65536),
-        palette=palette,
-    )
+    if palette is None and encoding.kind == "palette":
+        longest = max((pair.palette or () for pair in seen), key=len)
+        palette = longest[: len(names)] if len(longest) >= len(names) else None
+    card = _card(folder, seen, [_class_counts(pair, encoding, len(names)) for pair in seen], encoding, names, palette)
+    turned_items = {_key(pair.item): pair.mask_orientation for pair in seen if pair.mask_orientation > 1}
+    return Dataset(folder, card, cache_bytes, turned_items)
 
 
 def _classes_of(
@@ -204,30 +184,12 @@ def _default_names(encoding: MaskEncoding, largest: int) -> tuple[str, ...]:
     return tuple(f"class_{index}" for index in range(largest + 1))
 
 
-def _class_counts(pair: _Seen, encoding: MaskEncoding, num_classes: int) -> NDArray[np.int64]:
-    """Count the pixels of each class, ignored ones last."""
+def _class_counts(pair: Seen, encoding: MaskEncoding, num_classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each class, ignored ones last and there alone."""
     source = [0, 255] if encoding.kind == "binary_255" else list(range(num_classes))
-    counts = pair.counts[source]
-    ignored = 0 if encoding.ignore_index is None else pair.counts[encoding.ignore_index]
-    return np.append(counts, ignored)
-
-
-def _outside(pair: _Seen, encoding: MaskEncoding, names: Sequence[str]) -> str | None:
-    """Name the values of a mask that mean no class, or return None."""
-    allowed = np.zeros(65536, dtype=bool)
-    allowed[[0, 255] if encoding.kind == "binary_255" else range(len(names))] = True
-    if encoding.ignore_index is not None:
-        allowed[encoding.ignore_index] = True
-    wrong = np.flatnonzero((pair.counts > 0) & ~allowed)
-    if not len(wrong):
-        return None
-    shown = ", ".join(f"value {value} ({pair.counts[value]} pixels)" for value in wrong[:4])
-    ignored = f" and {encoding.ignore_index} (ignored)" if encoding.ignore_index is not None else ""
-    return (
-        f"{pair.item.mask} holds {shown}{', ...' if len(wrong) > 4 else ''}; accepted: 0 to {len(names) - 1} "
-        f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}){ignored}. Correct the mask, add the class, or "
-        f'write "ignore_index": {wrong[0]} into dataset.json if these pixels should not count'
-    )
+    counts = [0 if value == encoding.ignore_index else pair.counts.get(value, 0) for value in source]
+    ignored = 0 if encoding.ignore_index is None else pair.counts.get(encoding.ignore_index, 0)
+    return np.array([*counts, ignored], dtype=np.int64)
 
 
 def _too_many(root: Path, problems: list[str]) -> RequestError:
@@ -243,7 +205,7 @@ def _too_many(root: Path, problems: list[str]) -> RequestError:
 
 def _card(
     folder: DatasetFolder,
-    seen: list[_Seen],
+    seen: list[Seen],
     counts: list[NDArray[np.int64]],
     encoding: MaskEncoding,
     names: tuple[str, ...],
@@ -252,12 +214,8 @@ def _card(
     channels = _common_channels(seen)
     training = [pair for pair in seen if pair.item.split == "train"] or seen
     low, high = _intensity_range(seen, training)
-    means = np.array([np.broadcast_to(pair.total, channels) for pair in training])
-    squares = np.array([np.broadcast_to(pair.squares, channels) for pair in training])
-    areas = np.array([pair.size[0] * pair.size[1] for pair in training], dtype=np.float64)
-    mean = np.average(means, axis=0, weights=areas)
-    std = np.sqrt(np.maximum(np.average(squares, axis=0, weights=areas) - mean**2, 0))
-    std = np.where(std > 0, std, high - low)  # constant images have no contrast to bring to one
+    mean, std = _mean_and_deviation(training, channels)
+    std = np.where(std > LEAST_CONTRAST * (high - low), std, high - low)  # no contrast to bring to one
     per_split: dict[str, dict[str, int]] = {}
     for split in dict.fromkeys(pair.item.split for pair in seen):
         total = np.sum([c for pair, c in zip(seen, counts, strict=True) if pair.item.split == split], axis=0)
@@ -290,25 +248,44 @@ def _card(
     )
 
 
-def _common_channels(seen: list[_Seen]) -> int:
+def _mean_and_deviation(seen: Sequence[Seen], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation per channel over the pixels of all images together."""
+    means = np.array([np.broadcast_to(pair.mean, channels) for pair in seen])
+    variances = np.array([np.broadcast_to(pair.variance, channels) for pair in seen])
+    areas = np.array([pair.size[0] * pair.size[1] for pair in seen], dtype=np.float64)
+    mean = np.average(means, axis=0, weights=areas)
+    variance = np.average(variances + (means - mean) ** 2, axis=0, weights=areas)
+    return mean, np.sqrt(variance)
+
+
+def _common_channels(seen: list[Seen]) -> int:
     kinds = sorted({pair.channels for pair in seen})
     if len([kind for kind in kinds if kind > 1]) > 1:
-        odd = next(pair for pair in seen if pair.channels != kinds[-1])
         raise RequestError(
-            f"the images have {', '.join(map(str, kinds))} channels (such as {odd.item.image}: {odd.channels}); "
-            "accepted: one number for all, grey beside colour. Convert the images to one kind."
+            f"the images have different numbers of channels: {_examples(seen, lambda pair: pair.channels)}; accepted: "
+            "one number for all, or grey beside colour. Convert the images to one kind."
         )
     return kinds[-1]
 
 
-def _intensity_range(seen: list[_Seen], training: list[_Seen]) -> tuple[float, float]:
+def _examples(seen: Iterable[Seen], kind: Callable[[Seen], str | int]) -> str:
+    """Count the images of each kind and name one."""
+    groups: dict[str | int, list[Seen]] = {}
+    for pair in seen:
+        groups.setdefault(kind(pair), []).append(pair)
+    return ", ".join(
+        f"{name} in {len(pairs)} image{'' if len(pairs) == 1 else 's'} (such as {pairs[0].item.image})"
+        for name, pairs in groups.items()
+    )
+
+
+def _intensity_range(seen: list[Seen], training: list[Seen]) -> tuple[float, float]:
     """Return the values that become 0 and 1; images of different bit depth cannot share them."""
     dtypes = sorted({pair.dtype for pair in seen})
     if len(dtypes) > 1:
-        odd = next(pair for pair in seen if pair.dtype == dtypes[0])
         raise RequestError(
-            f"the images have different types: {', '.join(dtypes)} (such as {odd.item.image}: {odd.dtype}); "
-            "accepted: one type for all. Convert the images to one bit depth."
+            f"the images have different types: {_examples(seen, lambda pair: pair.dtype)}; accepted: one type for "
+            "all. Convert the images to one bit depth."
         )
     if dtypes == ["uint8"]:
         return 0.0, 255.0
@@ -318,7 +295,7 @@ def _intensity_range(seen: list[_Seen], training: list[_Seen]) -> tuple[float, f
 
 def _decisions(
     folder: DatasetFolder,
-    seen: list[_Seen],
+    seen: list[Seen],
     encoding: MaskEncoding,
     names: tuple[str, ...],
     splits: dict[str, int],
@@ -334,6 +311,20 @@ def _decisions(
     ]
     if len({pair.channels for pair in seen}) > 1:
         lines.append("some images are grey, some in colour: grey ones are repeated over three channels")
+    rotated = [pair for pair in seen if pair.orientation > 1]
+    if rotated:
+        lines.append(f"{len(rotated)} of the images are turned as their EXIF says, such as {rotated[0].item.image}")
+    masks = [pair for pair in rotated if pair.mask_orientation > 1]
+    if masks:
+        lines.append(
+            f"{len(masks)} of the masks are turned with them, since they have the size of the image before turning, "
+            f"such as {masks[0].item.mask}"
+        )
+    with_objects = sum(pair.item.instances is not None for pair in seen)
+    if with_objects:
+        lines.append(f"object ids: for {with_objects} of {len(seen)} images")
+    for split, count in folder.unlabelled.items():
+        lines.append(f"split {split}: {count} images without masks, left out")
     if folder.ignored_files:
         count = len(folder.ignored_files)
         lines.append(f"{count} other file{'s' if count > 1 else ''} left out, such as {folder.ignored_files[0]}")

@@ -33,6 +33,7 @@ class DataConfig(BaseModel):
         batch_size: windows per iteration.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
+        normalise_per_image: take mean and deviation of each image, not of the whole training set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class DataConfig(BaseModel):
     batch_size: int | None = Field(None, ge=1)
     num_workers: int | None = Field(None, ge=0)
     cache_gb: float | None = Field(None, ge=0)
+    normalise_per_image: bool | None = None
 
 
 class Budget(BaseModel):
@@ -169,7 +171,9 @@ def _explain(error: ValidationError) -> RequestError:
         return RequestError(f"{key} is missing; accepted: a value for every key. Add it.")
     if first["type"] == "value_error":  # a check of ours, in our words
         return RequestError(f"{key}: {first['ctx']['error']}.")
-    accepted = first["msg"].removeprefix("Input should be ")
+    accepted = first["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    if first["type"] == "tuple_type":
+        accepted = "a list, such as [256,256]"
     return RequestError(f"{key} is {first['input']!r}; accepted: {accepted}. Give another value.")
 
 

@@ -28,7 +28,7 @@ from pixelwise.structures import SizeRule
 
 DEFAULT_MINUTES = 10.0
 CROP = 256  # output pixels a side; several objects of most data fit in
-WINDOW_PIXELS = 4 * CROP * CROP  # per iteration; smaller steps learn more from a short training
+WINDOW_PIXELS = 2 * CROP * CROP  # per iteration; smaller steps learn more from a short training
 MAX_BATCH = 16
 MEMORY_SHARE = 0.4  # of the memory that is free, for activations
 FEWEST_PASSES = 6  # over the data; fewer, and half the resolution teaches more

@@ -37,7 +37,7 @@ from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.files import write_atomically
-from pixelwise.losses.segmentation import SegmentationLoss, class_weights
+from pixelwise.losses.segmentation import SegmentationLoss, class_weights, suitable_class_weights
 from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
@@ -156,6 +156,8 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
         listener.say(line)
     torch.set_num_threads(config.threads or 1)
     cv2.setNumThreads(config.threads or 1)
+    plan_normalisation(plan, dataset)
+    plan_class_weights(plan, dataset)
     session = complete(plan, dataset, run, started)
     for line in plan.lines:
         listener.say(f"planned: {line}")
@@ -164,6 +166,26 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
         run.write_json(run.root / "environment.json", environment(config.device))
         write_atomically(run.config, dump_config(session.config))
     return session
+
+
+def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
+    """Settle whether each image is normalised by itself; the data card says what suits the data."""
+    card = dataset.card
+    if plan.config.data.normalise_per_image is None:
+        suits = card.normalisation.per_image
+        reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
+        plan.decide(reason, normalise_per_image=suits)
+    chosen = {"per_image": plan.config.data.normalise_per_image}
+    dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
+
+
+def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
+    """Settle the class weights where the configuration leaves them to the data."""
+    loss = plan.config.loss
+    if loss.class_weights == "auto":
+        kind, reason = suitable_class_weights(dataset.card.pixel_counts["train"], dataset.card.classes)
+        plan.config = plan.config.model_copy(update={"loss": loss.model_copy(update={"class_weights": kind})})
+        plan.lines.append(f"loss.class_weights = {kind} ({reason})")
 
 
 def complete(plan: Plan, dataset: Dataset, run: RunFolder, started: float) -> Session:

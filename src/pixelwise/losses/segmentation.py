@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pixelwise.losses.cross_entropy import cross_entropy
 from pixelwise.losses.dice import soft_dice
 
-ClassWeights = Literal["none", "median_frequency", "root_frequency"]
+ClassWeights = Literal["auto", "none", "median_frequency", "root_frequency"]
+RARE = 0.02  # of the pixels: below it a class is soon not predicted at all without weights
 
 
 class LossConfig(BaseModel):
@@ -21,7 +22,8 @@ class LossConfig(BaseModel):
     Attributes:
         cross_entropy: factor of the cross entropy.
         dice: factor of the soft Dice loss.
-        class_weights: "none"; "median_frequency" (SegNet: median of the class frequencies over the class's own);
+        class_weights: "auto" ("root_frequency" where a class holds less than 2 % of the training pixels, else
+            "none"); "none"; "median_frequency" (SegNet: median of the class frequencies over the class's own);
             "root_frequency" (the square root of that, a milder balance).
         separation: multiply pixels by U-Net's weight map, which stresses the gaps between touching objects.
         separation_w0: height of its separation term (w0).
@@ -32,7 +34,7 @@ class LossConfig(BaseModel):
 
     cross_entropy: float = Field(1.0, ge=0)
     dice: float = Field(0.0, ge=0)
-    class_weights: ClassWeights = "none"
+    class_weights: ClassWeights = "auto"
     separation: bool = False
     separation_w0: float = Field(10.0, ge=0)
     separation_sigma: float = Field(5.0, gt=0)
@@ -40,6 +42,8 @@ class LossConfig(BaseModel):
 
 def class_weights(kind: ClassWeights, counts: Mapping[str, int], classes: Sequence[str]) -> Tensor | None:
     """Return a weight per class, float (K,), from the pixel counts of the training images; None for "none".
+
+    "auto" is settled before; see `suitable_class_weights`.
 
     Source: V. Badrinarayanan et al., "SegNet", section 4 (median frequency balancing), after Eigen and Fergus.
     Frequencies are taken over all training pixels. A class that never occurs gets weight 1.
@@ -51,6 +55,16 @@ def class_weights(kind: ClassWeights, counts: Mapping[str, int], classes: Sequen
     weights = torch.ones_like(pixels)
     weights[present] = pixels[present].median() / pixels[present]
     return (weights.sqrt() if kind == "root_frequency" else weights).float()
+
+
+def suitable_class_weights(counts: Mapping[str, int], classes: Sequence[str]) -> tuple[ClassWeights, str]:
+    """Choose the balance for "auto" and say why."""
+    present = {name: counts[name] for name in classes if counts[name]}
+    rarest = min(present, key=lambda name: present[name], default=None)
+    share = present[rarest] / sum(present.values()) if rarest is not None else 1.0
+    if share < RARE:
+        return "root_frequency", f"the rarest class, {rarest}, holds {share:.2%} of the pixels"
+    return "none", f"no class holds less than {RARE:.0%} of the pixels"
 
 
 class SegmentationLoss(nn.Module):
