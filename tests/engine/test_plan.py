@@ -106,7 +106,7 @@ def test_scale_is_halved_only_when_the_budget_is_too_short() -> None:
         return plan.config.data.scale
 
     assert decide(7.0, (512, 512, 100)) == 1.0
-    assert decide(5.0, (512, 512, 100)) == 0.5
+    assert decide(3.0, (512, 512, 100)) == 0.5
     assert decide(0.5, (200, 200, 9000)) == 1.0  # small images are never halved
 
 

@@ -93,8 +93,12 @@ def read_tiff(path: Path, *, white_is_zero: bool) -> Stored:
             return Stored(turned(_via_rgb(path, page), orientation), lossy=lossy)
         array = _tiff_pixels(path, page)
         colours = page.colormap
-    inverted = photometric == _WHITE_IS_ZERO and (white_is_zero or array.dtype == np.bool_)
-    if inverted and array.dtype.kind in "ub":
+    if photometric == _WHITE_IS_ZERO and array.dtype == np.bool_ and not white_is_zero:
+        raise RequestError(
+            f"{path}: is a 1-bit TIFF in which white is stored as zero, so that programs disagree on which pixels are "
+            "set; accepted: masks with 8 bits, or with black as zero. Save it as PNG."
+        )
+    if photometric == _WHITE_IS_ZERO and white_is_zero and array.dtype.kind in "ub":
         array = ~array
     palette = None
     if photometric == _PALETTE:

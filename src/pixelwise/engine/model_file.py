@@ -123,7 +123,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), "no reason known").removeprefix("Error while deserializing header: ")
+        reason = next(iter(str(error).splitlines()), "no reason known")
+        reason = reason.removeprefix("Error while deserializing header: ")
         raise RequestError(
             f"{path} cannot be read as a safetensors file ({reason}); accepted: a whole one; pickle files (.pt, .pth) "
             "never. Copy it again, or give another file."
