@@ -88,8 +88,8 @@ def test_predict_refuses_other_shapes(run, shape) -> None:
 
 
 def test_predict_refuses_other_types(run) -> None:
-    with pytest.raises(RequestError, match=r"type float64; accepted: 8-bit images \(uint8\)"):
-        pw.load(run).predict(np.zeros((64, 64)))
+    with pytest.raises(RequestError, match=r"the image holds float64 values up to 3000; accepted: 8-bit images"):
+        pw.load(run).predict(np.full((64, 64), 3000.0))
 
 
 def test_evaluate_counts_images_and_takes_a_list(run, cells, tmp_path) -> None:

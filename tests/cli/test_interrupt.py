@@ -17,6 +17,7 @@ from pixelwise.engine.run_folder import STATE_KEY
 COMMAND = (sys.executable, "-c", "from pixelwise.cli import main; main()")
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on_and_ends_as_if_nothing_had_happened(pixelwise, data, quick, tmp_path) -> None:
     length = ("--iterations", "150", "--set", "val_every=50")
     words = [*quick, *length]

@@ -59,11 +59,12 @@ def scores_text(result: dict[str, Any]) -> str:
         rows.append((name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or ""))
     protocol = result["protocol"]
     lines = [f"  {names[key]:24}{percent(result['metrics'][key])}" for key in names]
+    images = f"{result['num_images']} image{'s' if result['num_images'] > 1 else ''}"
     flip = ", averaged with mirror images" if protocol["flip"] else ""
     return "\n".join(
         [
             *lines,
-            f"  on {result['num_images']} images of {protocol['split']!r} at {protocol['resolution']}{flip}",
+            f"  on {images} of {protocol['split']!r} at {protocol['resolution']}{flip}",
             f"  {protocol['average']}; ignored: {protocol['ignored']}",
             "",
             table(rows, right=(1, 2, 3)),

@@ -14,7 +14,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", help="A name of `pixelwise models`.  [default: unet_small]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder, new or empty.")
-@click.option("--minutes", type=float, help="Train for so long.  [default: 10]")
+@click.option("--minutes", type=float, help="Train for so long; give one of these four.  [default: 10]")
 @click.option("--cpu-minutes", type=float, help="Train for so much processor time, all threads added.")
 @click.option("--epochs", type=float, help="Train for so many passes over the images.")
 @click.option("--iterations", type=int, help="Train for so many steps.")

@@ -31,6 +31,9 @@ ACCEPTED_IMAGES = "accepted: a whole PNG, JPEG, TIFF, BMP or WebP file"
 
 AnyArray = NDArray[Any]
 
+# No format but WebP, whose sides are limited, packs more; a damaged size must not fill the memory.
+_PIXELS_PER_BYTE = 20000
+_COUNTED_VALUES = 3 * 2**20  # of a colour mask; enough for an error message
 # Pillow's names of formats that change pixel values, or may have.
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 
@@ -193,9 +196,10 @@ def _without_alpha(path: Path, array: AnyArray) -> AnyArray:
 def _described(array: AnyArray) -> str:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "u":
         return f"shape {array.shape}"
-    packed = np.unique(array.astype(np.int64) @ [1 << 32, 1 << 16, 1])  # far faster than unique rows
+    pixels = array.reshape(-1, 3)[:: 1 + array.size // _COUNTED_VALUES].astype(np.int64)
+    packed = np.unique(pixels @ [1 << 32, 1 << 16, 1])  # far faster than unique rows
     colours = ", ".join(str([int(c >> 32), int(c >> 16) & 65535, int(c) & 65535]) for c in packed[:4])
-    return f"shape {array.shape}, {len(packed)} colours: {colours}{', ...' if len(packed) > 4 else ''}"
+    return f"shape {array.shape}, {len(packed)} or more colours: {colours}{', ...' if len(packed) > 4 else ''}"
 
 
 def _colours(path: Path, indices: AnyArray, palette: Palette) -> AnyArray:
@@ -233,6 +237,9 @@ def _unreadable(path: Path, error: Exception) -> RequestError:
 
 def _read_with_pillow(path: Path) -> Stored:
     with Image.open(path) as file:
+        pixels, size = file.width * file.height, path.stat().st_size
+        if pixels > _PIXELS_PER_BYTE * size + 2**20 and file.format != "WEBP":
+            raise ValueError(f"damaged: {size} bytes cannot hold {file.height} x {file.width} pixels")
         file.load()  # decodes, so that a cut-off file is noticed
         frames = int(getattr(file, "n_frames", 1))
         if frames > 1 and file.format != "MPO":  # phones store previews after the photograph

@@ -33,7 +33,8 @@ class DataCard(BaseModel):
         image_sizes: [height, width, count] of the training images (of all, without such), most frequent first.
         channels: of the images; grey ones are repeated where some are in colour.
         normalisation: from stored values to network input. The intensity range is the type's for 8 bits, the
-            training images' own for 16 bits and floats; mean and deviation are the training images'.
+            training images' own for 16 bits and floats; mean and deviation are the training images', or each
+            image's own where images differ more from each other than within.
         decisions: what was recognised, in sentences.
     """
 
@@ -243,6 +244,7 @@ def _card(
             intensity_range=(low, high),
             mean=tuple(float(value) for value in (mean - low) / (high - low)),
             std=tuple(float(value) for value in std / (high - low)),
+            per_image=_images_differ(training, channels),
         ),
         decisions=tuple(_decisions(folder, seen, encoding, names, splits, channels)),
     )
@@ -256,6 +258,13 @@ def _mean_and_deviation(seen: Sequence[Seen], channels: int) -> tuple[NDArray[np
     mean = np.average(means, axis=0, weights=areas)
     variance = np.average(variances + (means - mean) ** 2, axis=0, weights=areas)
     return mean, np.sqrt(variance)
+
+
+def _images_differ(seen: Sequence[Seen], channels: int) -> bool:
+    """Say whether images differ more from each other, in their means, than their pixels differ within them."""
+    means = np.array([np.broadcast_to(pair.mean, channels) for pair in seen])
+    within = np.mean([np.broadcast_to(pair.variance, channels) for pair in seen])
+    return bool(means.var(axis=0).mean() > within)
 
 
 def _common_channels(seen: list[Seen]) -> int:

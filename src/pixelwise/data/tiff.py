@@ -25,6 +25,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 EXIF_ORIENTATION = 274
 _PHOTOMETRIC, _EXTRA_SAMPLES, _SUBFILE = 262, 338, 254
+# Size, type and layout of the pixels, and how they are stored.
+_DESCRIBING = frozenset({*range(256, 260), 262, 273, 274, 277, 278, 279, 284, 317, 320, *range(322, 326), 338, 339})
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _TRANSPARENCY = 0, 1, 2, 3, 4
 _PLAIN = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _TRANSPARENCY)
 _LOSSY = (6, 7, 33007, 34892)  # JPEG in its four numbers
@@ -84,6 +86,7 @@ def read_tiff(path: Path, *, white_is_zero: bool) -> Stored:
 
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
+        _check_tags(file, page)
         _check_one_image(path, file, page)
         _check_not_cut(page, path.stat().st_size)
         lossy = int(page.compression) in _LOSSY
@@ -113,6 +116,18 @@ def _tag(page: TiffPage, code: int, default: int) -> int:
     return default if tag is None else int(tag.value)
 
 
+def _check_tags(file: TiffFile, page: TiffPage) -> None:
+    """tifffile leaves out tags it cannot read and takes defaults: a cut-off file could look like a 1-bit image."""
+    form = file.tiff
+    file.filehandle.seek(page.offset)
+    (count,) = struct.unpack(form.tagnoformat, file.filehandle.read(form.tagnosize))
+    entries = file.filehandle.read(count * form.tagsize)
+    codes = {struct.unpack_from(f"{form.byteorder}H", entries, i)[0] for i in range(0, len(entries) - 1, form.tagsize)}
+    lost = sorted(code for code in codes & _DESCRIBING if code not in page.tags)
+    if lost:
+        raise ValueError(f"damaged or cut off: tag {lost[0]} has no value")
+
+
 def _check_one_image(path: Path, file: TiffFile, page: TiffPage) -> None:
     import tifffile
 
@@ -127,11 +142,13 @@ def _check_one_image(path: Path, file: TiffFile, page: TiffPage) -> None:
 
 
 def _check_not_cut(page: TiffPage, size: int) -> None:
-    """tifffile fills missing tiles with zeros; a count of 0 is a tile left out on purpose."""
-    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
-    ends = [offset + count for offset, count in parts if count]
-    if not ends or max(ends) > size:
-        raise ValueError(f"cut off: pixels end at byte {max(ends, default=0)}, the file at byte {size}")
+    """tifffile fills missing strips and tiles with zeros; a count of 0 is a tile left out on purpose."""
+    parts, wanted = list(zip(page.dataoffsets, page.databytecounts, strict=False)), math.prod(page.chunked)
+    if len(parts) < wanted:
+        raise ValueError(f"damaged: {len(parts)} of {wanted} strips or tiles")
+    end = max((offset + count for offset, count in parts if count), default=0)
+    if end > size:
+        raise ValueError(f"cut off: pixels end at byte {end}, the file at byte {size}")
 
 
 def _tiff_pixels(path: Path, page: TiffPage) -> AnyArray:

@@ -153,18 +153,19 @@ class Segmenter:
 
     def _checked(self, array: AnyArray, name: str) -> AnyArray:
         """Return an image with the model's number of channels, if it is one that the model can mean."""
-        trained_on_bytes = self.card.normalisation.intensity_range == (0.0, 255.0)
-        if trained_on_bytes != (array.dtype == np.uint8):
-            kind = "8-bit images (uint8)" if trained_on_bytes else "16-bit or float images"
-            raise RequestError(
-                f"{name} holds values of type {array.dtype}; accepted: {kind}, as the model was trained on. "
-                "Convert the image with the same scaling as the training images."
-            )
         wanted = self.card.in_channels
         if array.ndim != 3 or 0 in array.shape:
             raise RequestError(
                 f"{name} has shape {array.shape}; accepted: (H, W) or (H, W, {wanted}) with at least one pixel. "
                 "Give one image at a time."
+            )
+        given_bytes = array.dtype == np.uint8
+        trained_on_bytes = self.card.normalisation.intensity_range == (0.0, 255.0)
+        if given_bytes != trained_on_bytes and (given_bytes or array.max() > 255):
+            kind = "8-bit images" if trained_on_bytes else "16-bit or float images"
+            raise RequestError(
+                f"{name} holds {array.dtype} values up to {array.max():g}; accepted: {kind}, as the model was trained "
+                "on. Convert the image as the training images were."
             )
         if wanted == 1 and array.shape[2] == 3 and (array == array[:, :, :1]).all():
             return array[:, :, :1]  # grey, saved as colour
