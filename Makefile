@@ -3,12 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= demo
 
 .PHONY: demo test check setup bench lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/pixelwise demo --out $(OUT)
+	$(BIN)/pixelwise demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
@@ -42,7 +41,7 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml requirements.lock
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 clean:
-	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # CUDA packages follow torch's own pins.
 lock: $(VENV)/.installed-dev

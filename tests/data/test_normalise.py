@@ -44,6 +44,19 @@ def test_a_float_image_from_0_to_1_is_not_copied() -> None:
     assert Normalisation(intensity_range=(0.0, 1.0), mean=(0.0,), std=(1.0,)).unit(image) is image
 
 
+def test_statistics_of_each_image() -> None:
+    each = Normalisation(intensity_range=(0.0, 255.0), mean=(0.5, 0.5), std=(9.0, 9.0), per_image=True)
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 2), dtype=np.uint8)
+    image[:, :, 1] = 51  # no contrast: only shifted
+    own = each.for_image(image)
+    assert (own.per_image, own.intensity_range) == (False, (0.0, 255.0))
+    np.testing.assert_allclose(own.mean, [image[:, :, 0].mean() / 255, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(own.std, [image[:, :, 0].std() / 255, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(each(image).mean(axis=(0, 1)), [0, 0], atol=1e-5)
+    np.testing.assert_allclose(each(image).std(axis=(0, 1)), [1, 0], atol=1e-5)
+    assert PLAIN.for_image(image) is PLAIN
+
+
 def test_other_channels_than_those_of_the_statistics_are_refused() -> None:
     with pytest.raises(
         RequestError, match=r"^an image of shape \(2, 4, 1\) meets statistics of 3 channels; accepted: \(H, W, 3\)\. Gi"

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.errors import RequestError
 from pixelwise.data.pictures import (
     FALSE_NEGATIVE_COLOR,
     FALSE_POSITIVE_COLOR,
@@ -24,6 +23,7 @@ from pixelwise.data.pictures import (
     shrink_labels,
     to_display,
 )
+from pixelwise.errors import RequestError
 
 BLACK, RED, GREEN = [0, 0, 0], [200, 0, 0], [0, 100, 0]
 

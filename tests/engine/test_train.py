@@ -20,7 +20,14 @@ from pixelwise.engine.session import Silent
 from pixelwise.engine.train import train
 from pixelwise.errors import RequestError, WorkError
 
-TINY = ("options.base_channels=2", "options.depth=2", "data.crop=[32,48]", "data.batch_size=2", "val_every=3", "threads=1")
+TINY = (
+    "options.base_channels=2",
+    "options.depth=2",
+    "data.crop=[32,48]",
+    "data.batch_size=2",
+    "val_every=3",
+    "threads=1",
+)
 
 
 def config(cells: Path, *settings: str, iterations: int = 8) -> TrainConfig:

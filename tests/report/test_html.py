@@ -14,10 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from pixelwise.data.pictures import colorize, default_palette
 from pixelwise.errors import RequestError, WorkError
 from pixelwise.report.curves import Series, draw
 from pixelwise.report.html import MAX_EXAMPLES, Example, write_report
-from pixelwise.data.pictures import colorize, default_palette
 
 VOID_TAGS = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -100,7 +100,8 @@ def make_run(run: Path, count: int) -> Path:
         "channels": 3,
         "licence": None,
     }
-    config = {"model": {"name": "unet_small", "num_parameters": 1234567}, "optimizer": {"lr": 0.01}}
+    metrics["parameters"] = 1_234_567
+    config = {"model": "unet_small", "optimizer": {"lr": 0.01}}
     run.mkdir(parents=True, exist_ok=True)
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "data_card.json").write_text(json.dumps(card))

@@ -10,7 +10,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 
 
 @click.command("demo", short_help="Run the whole path on embedded data.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="A new folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder.  [default: demo, or demo-2, ...]")
 @click.option(
     "--data",
     type=click.Choice(["coins", "cells"]),
@@ -19,10 +19,11 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
     help="A photograph of 24 coins, outlined by hand; or generated microscopy of three classes.",
 )
 @json_option
-def command(out: Path, data: str, as_json: bool) -> None:
+def command(out: Path | None, data: str, as_json: bool) -> None:
     """Train on one part of a picture, score and segment the other, and write a report; about a minute."""
     from pixelwise.demo import demo
 
+    out = out or first_free("demo")
     reporter = Reporter(as_json=as_json)
     try:
         result = demo(out, data="coins" if data == "coins" else "cells", listener=reporter)
@@ -59,3 +60,12 @@ def command(out: Path, data: str, as_json: bool) -> None:
         "  pixelwise evaluate runs/first my_data\n"
         "  pixelwise predict runs/first my_images --out results --overlay"
     )
+
+
+def first_free(name: str) -> Path:
+    """Return the first of name, name-2, name-3, ... that does not exist yet."""
+    path, number = Path(name), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{name}-{number}")
+    return path

@@ -260,8 +260,8 @@ def _settle_splits(folder: DatasetFolder, val_list: Path | None) -> DatasetFolde
     names = [item.name for item in folder.items if item.split == pool]
     if len(names) < 2:
         raise RequestError(
-            f"{folder.root} holds one image to train on; at least two are needed, one of them for validation. "
-            "Cut the image in two, or add more."
+            f"{folder.root} holds one image to train on; accepted: at least two, one of them for validation. Cut "
+            "the image in two, or add more."
         )
     if val_list is not None:
         chosen = read_names(val_list, names)
@@ -296,7 +296,7 @@ def read_names(path: Path, known: Iterable[str]) -> set[str]:
     if unknown:
         raise RequestError(
             f"list {path} names {unknown[0]!r}, which is no item of the data ({len(unknown)} such names); "
-            f"closest: {closest(unknown[0], known)}. Give file names without their ending, one a line."
+            f"accepted: file names without their ending, one a line; closest: {closest(unknown[0], known)}. Correct it."
         )
     if not names:
         raise RequestError(

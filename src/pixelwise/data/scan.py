@@ -18,7 +18,7 @@ from pixelwise.data.pairs import Seen, changing_colours, look_at, outside, two_m
 from pixelwise.data.tiff import turned
 from pixelwise.errors import RequestError
 
-PROBLEMS_SHOWN = 5
+PROBLEMS_SHOWN = 2  # an error is three lines at most
 LEAST_CONTRAST = 1e-6  # of the intensity range; below, an image is constant but for rounding
 
 
@@ -197,11 +197,8 @@ def _too_many(root: Path, problems: list[str]) -> RequestError:
     if len(problems) == 1:
         return RequestError(problems[0].rstrip(".") + ".")
     shown = "\n".join(f"  {problem.rstrip('.')}." for problem in problems[:PROBLEMS_SHOWN])
-    more = len(problems) - PROBLEMS_SHOWN
-    return RequestError(
-        f"{root}: {len(problems)} problems stop the work before it begins:\n{shown}"
-        + (f"\n  ... and {more} more" if more > 0 else "")
-    )
+    first = f" (the first {PROBLEMS_SHOWN} here)" if len(problems) > PROBLEMS_SHOWN else ""
+    return RequestError(f"{root}: {len(problems)} problems stop the work before it begins{first}:\n{shown}")
 
 
 def _card(

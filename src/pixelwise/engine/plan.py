@@ -141,7 +141,7 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
         planned = (_crop_side(height, rule), _crop_side(width, rule))
         plan.decide(f"images are mostly {height} x {width} at scale {scale:g}", crop=planned)
     else:
-        rule.check(*data.crop)
+        _check_crop(data.crop, rule)
     crop = plan.config.data.crop
     assert crop is not None
     if data.batch_size is None:
@@ -157,11 +157,20 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
         plan.decide(reason, batch_size=batch)
 
 
+def _check_crop(crop: tuple[int, int], rule: SizeRule) -> None:
+    try:
+        rule.check(*crop)
+    except RequestError as error:
+        said = str(error).partition(" Pad or crop")[0]
+        raise RequestError(f"data.crop: {said} Give --set data.crop=[height,width] with legal sides.") from error
+
+
 def _crop_side(side: int, rule: SizeRule) -> int:
     """Return the input side of a window: about `CROP`, and not above the image where nothing must be mirrored."""
     if rule.margin:
         return rule.covering(min(side, CROP - 60))
-    return rule.at_most(min(side, CROP))
+    # Two steps at least: at one step the deepest map is a single pixel, which batch normalisation cannot use.
+    return max(rule.at_most(min(side, CROP)), rule.at_least(2 * rule.step))
 
 
 def _memory(device: str) -> int:

@@ -27,13 +27,13 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(3e-3, gt=0)
+    lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(1e-2, ge=0, allow_inf_nan=False)
     schedule: Literal["poly", "constant"] = "poly"
-    power: float = Field(0.9, gt=0)
+    power: float = Field(0.9, gt=0, allow_inf_nan=False)
     warmup: float = Field(0.03, ge=0, lt=1)
-    clip_norm: float = Field(5.0, ge=0)
+    clip_norm: float = Field(5.0, ge=0, allow_inf_nan=False)
 
 
 def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> float:

@@ -36,6 +36,7 @@ from pixelwise.engine.plan import (
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
+from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.losses.segmentation import SegmentationLoss, class_weights, suitable_class_weights
 from pixelwise.models import model_info
@@ -97,7 +98,7 @@ class Session:
         weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
-            logits = model(images).logits
+            logits = self.forward(model, images)
         loss = self.loss(logits, labels, weights)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -110,6 +111,19 @@ class Session:
         self.scaler.step(optimizer)
         self.scaler.update()
         return value
+
+    def forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a training batch."""
+        try:
+            logits: torch.Tensor = model(images).logits
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RequestError(
+                f"a batch of {len(images)} windows of {images.shape[2]} x {images.shape[3]} leaves batch normalisation "
+                "a single value; accepted: larger windows or batches. Give --set data.crop or data.batch_size."
+            ) from error
+        return logits
 
     def validate(self, model: nn.Module, items: Sequence[Item]) -> Evaluation:
         """Score a model on items, and leave it in training mode."""
@@ -151,6 +165,7 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
     config = plan.config
     folder = open_dataset(Path(config.data.path), val_list=Path(config.data.val_list) if config.data.val_list else None)
     items = [*folder.split("train"), *folder.split("val")]
+    listener.say(f"reading {len(items)} images and their masks")
     dataset = scan(folder, items, cache_bytes=int((config.data.cache_gb or 0) * 1e9))
     for line in dataset.card.decisions:
         listener.say(line)
@@ -158,13 +173,15 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
     cv2.setNumThreads(config.threads or 1)
     plan_normalisation(plan, dataset)
     plan_class_weights(plan, dataset)
+    if plan.config.iterations is None and not plan.config.budget.epochs and not plan.config.budget.iterations:
+        listener.say("measuring the speed of training")
     session = complete(plan, dataset, run, started)
     for line in plan.lines:
         listener.say(f"planned: {line}")
-    if not resume:
+    if not resume:  # the configuration first: a folder that has it can be resumed
+        write_atomically(run.config, dump_config(session.config))
         run.write_json(run.card, dataset.card.model_dump(mode="json"))
         run.write_json(run.root / "environment.json", environment(config.device))
-        write_atomically(run.config, dump_config(session.config))
     return session
 
 

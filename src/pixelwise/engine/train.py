@@ -105,6 +105,11 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from."""
     run = session.run
     evaluation = session.validate(session.model, session.validation)
+    if not math.isfinite(evaluation.loss):
+        raise WorkError(
+            f"the validation loss is {evaluation.loss} at iteration {progress.iteration}; nothing of this state was "
+            f"kept. Lower optimizer.lr; {run.root} keeps the last good state."
+        )
     scores = evaluation.to_json()
     score = scores["metrics"]["miou"] or 0.0
     better = progress.best_score is None or score > progress.best_score

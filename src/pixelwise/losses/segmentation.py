@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixelwise.losses.cross_entropy import cross_entropy
@@ -38,6 +38,12 @@ class LossConfig(BaseModel):
     separation: bool = False
     separation_w0: float = Field(10.0, ge=0)
     separation_sigma: float = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> LossConfig:
+        if not self.cross_entropy and not self.dice:
+            raise ValueError("cross_entropy and dice are both 0; give one of them a factor above 0")
+        return self
 
 
 def class_weights(kind: ClassWeights, counts: Mapping[str, int], classes: Sequence[str]) -> Tensor | None:
