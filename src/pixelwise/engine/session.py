@@ -43,6 +43,7 @@ from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
 CALIBRATION_SHARE = 0.02  # of a time budget
+BATCH_NORM_MOMENTUM = 0.02  # running statistics are those of the last 50 batches, about
 
 
 class Listener(Protocol):
@@ -152,6 +153,16 @@ class Session:
             iteration=iteration,
             metrics=metrics,
         )
+
+
+def set_momentum(model: nn.Module, iteration: int) -> None:
+    """Let batch normalisation average its statistics over more batches than PyTorch's ten, evenly at first.
+
+    Small batches differ much; statistics of the last few fit the next image badly.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = max(BATCH_NORM_MOMENTUM, 1 / (iteration + 1))
 
 
 def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session:

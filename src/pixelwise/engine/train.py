@@ -17,7 +17,7 @@ from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from pixelwise.engine.schedule import learning_rate
-from pixelwise.engine.session import Listener, Session, Silent, prepare
+from pixelwise.engine.session import Listener, Session, Silent, prepare, set_momentum
 from pixelwise.errors import WorkError
 
 LOG_POINTS = 200  # training events in the log of a whole run, about
@@ -83,6 +83,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
             rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
             for group in session.optimizer.param_groups:
                 group["lr"] = rate
+            set_momentum(model, progress.iteration)
             losses.append(session.step(model, session.optimizer, batch))
             if not math.isfinite(losses[-1]):
                 raise _diverged(losses[-1], progress.iteration + 1, batch, run)
