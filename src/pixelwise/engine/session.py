@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,7 @@ from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
-from pixelwise.losses.segmentation import SegmentationLoss, class_weights, suitable_class_weights
+from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights, suitable_class_weights
 from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
@@ -303,7 +303,7 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         scale=config.data.scale or 1.0,
         augment=config.augment,
         seed=config.seed,
-        pixel_weights=_separation(config, card.ignore_index) if config.loss.separation else None,
+        pixel_weights=SeparationWeights(config.loss, card.ignore_index) if config.loss.separation else None,
     )
     return Session(
         config=config,
@@ -318,15 +318,19 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
     )
 
 
-def _separation(config: TrainConfig, ignore_index: int | None) -> Callable[[AnyArray, AnyArray | None], AnyArray]:
-    """Return U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
+@dataclass(frozen=True)
+class SeparationWeights:
+    """U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
 
-    def weights(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
-        objects = label_components(labels, (labels > 0) & (labels != ignore_index)) if instances is None else instances
-        objects = objects * separate_touching(objects)  # the paper's thin ridge between touching cells
-        return separation_weights(objects, w0=config.loss.separation_w0, sigma=config.loss.separation_sigma)
+    config: LossConfig
+    ignore_index: int | None
 
-    return weights
+    def __call__(self, labels: AnyArray, instances: AnyArray | None) -> AnyArray:
+        """Return weights, float32 (H, W), for class ids (H, W) and object ids (H, W) or None."""
+        if instances is None:
+            instances = label_components(labels, (labels > 0) & (labels != self.ignore_index))
+        instances = instances * separate_touching(instances)  # the paper's thin ridge between touching cells
+        return separation_weights(instances, w0=self.config.separation_w0, sigma=self.config.separation_sigma)
 
 
 def palette_of(card: DataCard) -> tuple[tuple[int, int, int], ...]:
