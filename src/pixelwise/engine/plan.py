@@ -27,8 +27,10 @@ from pixelwise.errors import RequestError
 from pixelwise.structures import SizeRule
 
 DEFAULT_MINUTES = 10.0
-CROP = 256  # output pixels a side; several objects of most data fit in
-WINDOW_PIXELS = 2 * CROP * CROP  # per iteration; smaller steps learn more from a short training
+CROP = 128  # pixels a side; eight such windows tell batch normalisation more than two large ones
+VALID_CROP = 196  # predicted pixels a side where borders are lost: smaller ones would waste most of the work
+WINDOW_PIXELS = 8 * CROP * CROP  # per iteration; smaller steps learn more from a short training
+SMALLEST_HALVED = 256  # pixels; images with a shorter side are never halved
 MAX_BATCH = 16
 MEMORY_SHARE = 0.4  # of the memory that is free, for activations
 FEWEST_PASSES = 4  # over the data; fewer, and half the resolution teaches more
@@ -166,9 +168,9 @@ def _check_crop(crop: tuple[int, int], rule: SizeRule) -> None:
 
 
 def _crop_side(side: int, rule: SizeRule) -> int:
-    """Return the input side of a window: about `CROP`, and not above the image where nothing must be mirrored."""
+    """Return the input side of a window; not above the image's, where the network loses no borders."""
     if rule.margin:
-        return rule.covering(min(side, CROP - 60))
+        return rule.covering(min(side, VALID_CROP))
     # Two steps at least: at one step the deepest map is a single pixel, which batch normalisation cannot use.
     return max(rule.at_most(min(side, CROP)), rule.at_least(2 * rule.step))
 
@@ -250,7 +252,7 @@ def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool
     per_step = data.batch_size * data.crop[0] * data.crop[1]
     passes = seconds / costs.step * per_step / pixels
     smallest = min(min(height, width) for height, width, _ in card.image_sizes)
-    if passes >= FEWEST_PASSES or smallest < CROP:
+    if passes >= FEWEST_PASSES or smallest < SMALLEST_HALVED:
         plan.decide("the images' own size", scale=1.0)
         return False
     plan.decide(f"at full size the budget would allow {passes:.1f} passes over the data", scale=0.5)

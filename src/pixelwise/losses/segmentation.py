@@ -33,7 +33,7 @@ class LossConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cross_entropy: float = Field(1.0, ge=0)
-    dice: float = Field(0.0, ge=0)
+    dice: float = Field(1.0, ge=0)
     class_weights: ClassWeights = "auto"
     separation: bool = False
     separation_w0: float = Field(10.0, ge=0)
