@@ -198,9 +198,10 @@ def test_running_statistics_are_averaged_evenly_at_first() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(1)).train()
     batches = [torch.randn(2, 1, 3, 3) + shift for shift in range(5)]
     for iteration, batch in enumerate(batches):
-        set_momentum(model, iteration)
+        set_momentum(model, iteration, 500)
         model(batch)
     expected = torch.stack([batch.mean() for batch in batches]).mean()
     torch.testing.assert_close(model[0].running_mean[0], expected)
-    set_momentum(model, 10_000)
-    assert model[0].momentum == 0.02
+    for iterations, batches in ((50, 10), (500, 50), (5000, 100)):
+        set_momentum(model, iterations - 1, iterations)
+        assert model[0].momentum == 1 / batches

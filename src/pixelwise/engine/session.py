@@ -43,7 +43,8 @@ from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
 CALIBRATION_SHARE = 0.02  # of a time budget
-BATCH_NORM_MOMENTUM = 0.02  # running statistics are those of the last 50 batches, about
+STATISTICS_SHARE = 0.1  # of a run: running statistics of batch normalisation are those of its last tenth, ...
+STATISTICS_BATCHES = (10, 100)  # ... and never of fewer or more batches than these
 
 
 class Listener(Protocol):
@@ -155,14 +156,17 @@ class Session:
         )
 
 
-def set_momentum(model: nn.Module, iteration: int) -> None:
+def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
     """Let batch normalisation average its statistics over more batches than PyTorch's ten, evenly at first.
 
-    Small batches differ much; statistics of the last few fit the next image badly.
+    Small batches differ much: statistics of the last few fit the next image badly, and those from long ago fit the
+    weights badly.
     """
+    fewest, most = STATISTICS_BATCHES
+    batches = min(max(STATISTICS_SHARE * iterations, fewest), most)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = max(BATCH_NORM_MOMENTUM, 1 / (iteration + 1))
+            module.momentum = 1 / min(batches, iteration + 1)
 
 
 def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session:

@@ -83,7 +83,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
             rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
             for group in session.optimizer.param_groups:
                 group["lr"] = rate
-            set_momentum(model, progress.iteration)
+            set_momentum(model, progress.iteration, config.iterations)
             losses.append(session.step(model, session.optimizer, batch))
             if not math.isfinite(losses[-1]):
                 raise _diverged(losses[-1], progress.iteration + 1, batch, run)
