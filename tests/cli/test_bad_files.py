@@ -72,7 +72,7 @@ def test_really_full_disk(pixelwise, trained, data, quick, tmp_path) -> None:
     place.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("needs the right to mount a small file system")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", place], check=False, timeout=10)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", place], check=False, timeout=600)
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
@@ -83,7 +83,7 @@ def test_really_full_disk(pixelwise, trained, data, quick, tmp_path) -> None:
             assert f"{place / 'out'} cannot be written: No space left on device." in outcome.err
             assert not list(place.iterdir())
     finally:
-        subprocess.run(["umount", place], check=True, timeout=10)
+        subprocess.run(["umount", place], check=True, timeout=600)
 
 
 def test_run_folder_that_is_a_file(refused, data, quick, tmp_path) -> None:
