@@ -24,9 +24,7 @@ def test_unseen_coins_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["coins", "cells"])
-def test_the_whole_path_leaves_its_files(
-    data: demo.DemoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_path_leaves_its_files(data: demo.DemoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MINUTES", 0.05)
     result = demo.demo(tmp_path / "out", data=data)
     assert result.report.stat().st_size > 10_000

@@ -16,7 +16,7 @@ from pixelwise import api
 from pixelwise.engine.config import TrainConfig, build_config, read_config
 from pixelwise.engine.model_file import load_model
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Silent, set_momentum
+from pixelwise.engine.session import Silent
 from pixelwise.engine.train import train
 from pixelwise.errors import RequestError, WorkError
 
@@ -57,9 +57,9 @@ class StopsAt(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_resume_equals_the_uninterrupted_run(cells: Path, tmp_path: Path, optimizer: str) -> None:
-    settings = ("options.dropout=0.3", f"optimizer.name={optimizer}", "optimizer.lr=0.01")
+@pytest.mark.parametrize(("optimizer", "ema"), [("adamw", "true"), ("sgd", "true"), ("adamw", "false")])
+def test_resume_equals_the_uninterrupted_run(cells: Path, tmp_path: Path, optimizer: str, ema: str) -> None:
+    settings = ("options.dropout=0.3", f"optimizer.name={optimizer}", "optimizer.lr=0.01", f"ema={ema}")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(config(cells, *settings), whole)
     for stop in (2, 5):
@@ -191,17 +191,3 @@ def test_state_of_another_program_is_refused(cells: Path, tmp_path: Path) -> Non
     folder.checkpoint.write_bytes(folder.best.read_bytes())
     with pytest.raises(RequestError, match="is no training state of pixelwise"):
         train(config(cells), run, resume=True)
-
-
-def test_running_statistics_are_averaged_evenly_at_first() -> None:
-    """With a momentum of 1/t the running mean is the plain mean over the batches so far, none of the initial 0."""
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1)).train()
-    batches = [torch.randn(2, 1, 3, 3) + shift for shift in range(5)]
-    for iteration, batch in enumerate(batches):
-        set_momentum(model, iteration, 500)
-        model(batch)
-    expected = torch.stack([batch.mean() for batch in batches]).mean()
-    torch.testing.assert_close(model[0].running_mean[0], expected)
-    for iterations, batches in ((50, 10), (500, 50), (5000, 100)):
-        set_momentum(model, iterations - 1, iterations)
-        assert model[0].momentum == 1 / batches

@@ -83,6 +83,7 @@ class TrainConfig(BaseModel):
         weights: safetensors file to start from; None starts from the model's initialisation.
         iterations: optimiser steps in all.
         val_every: iterations between validations.
+        ema: validate and keep the moving average of the weights over the last tenth of the iterations.
         seed: of weights, sampling and augmentation.
         threads: of PyTorch's operations on the CPU.
         precision: "auto" takes bfloat16 or float16 where the device computes it fast, else float32.
@@ -101,6 +102,7 @@ class TrainConfig(BaseModel):
     budget: Budget = Field(default_factory=Budget)
     iterations: int | None = Field(None, ge=1)
     val_every: int | None = Field(None, ge=1)
+    ema: bool = True
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     precision: Precision = "auto"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -225,13 +226,14 @@ def measure(
 ) -> Costs:
     """Time iterations and validations on a copy of the model, so that training itself is not touched.
 
-    Iterations are repeated until the time is used up, three at least, and their mean is taken without the first.
+    Iterations are repeated until the time is used up, four at least, and the median is taken: the first ones, and
+    those that another process disturbs, say nothing about the rest.
     """
     twin = copy.deepcopy(model)
     times: list[float] = []
     with torch.random.fork_rng(devices=[]):
         stream = batches(crops, batch_size=batch_size, first=0, last=1000, num_workers=0)
-        while len(times) < 3 or (sum(times) < seconds and len(times) < 1000):
+        while len(times) < 4 or (sum(times) < seconds and len(times) < 1000):
             start = clock()
             step(twin, next(stream))
             times.append(clock() - start)
@@ -240,7 +242,7 @@ def measure(
         start = clock()
         validate(twin, some)
         image = (clock() - start) / len(some)
-    return Costs(sum(times[1:]) / (len(times) - 1), image)
+    return Costs(statistics.median(times), image)
 
 
 def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool:

@@ -144,13 +144,15 @@ class Progress:
 
 def save_checkpoint(
     path: Path,
-    model: nn.Module,
+    models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
 ) -> None:
-    """Write everything that decides how training goes on."""
-    tensors: dict[str, Tensor] = {f"model.{key}": value for key, value in model.state_dict().items()}
+    """Write everything that decides how training goes on; `models` have names without a dot."""
+    tensors: dict[str, Tensor] = {}
+    for name, model in models.items():
+        tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -162,14 +164,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
-    """Bring model, optimiser, scaler and random states to where a run stopped."""
+    """Bring models, optimiser, scaler and random states to where a run stopped."""
     tensors, metadata = read_tensors(path)
     if STATE_KEY not in metadata:
         raise RequestError(f"{path} is no training state of pixelwise. Restore the file, or train into a new folder.")
     try:
-        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        for name, model in models.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            model.load_state_dict(own)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):

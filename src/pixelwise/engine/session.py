@@ -19,6 +19,7 @@ from pixelwise.data.loader import Batch, Crops
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.data.separation import label_components, separate_touching, separation_weights
+from pixelwise.engine.averaging import Average
 from pixelwise.engine.config import TrainConfig, dump_config, read_config
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
 from pixelwise.engine.model_file import ModelCard, build_model
@@ -43,8 +44,6 @@ from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
 CALIBRATION_SHARE = 0.02  # of a time budget
-STATISTICS_SHARE = 0.1  # of a run: running statistics of batch normalisation are those of its last tenth, ...
-STATISTICS_BATCHES = (10, 100)  # ... and never of fewer or more batches than these
 
 
 class Listener(Protocol):
@@ -81,11 +80,22 @@ class Session:
     run: RunFolder
     dataset: Dataset
     model: nn.Module
+    average: Average | None
     optimizer: torch.optim.Optimizer
     loss: SegmentationLoss
     scaler: torch.amp.GradScaler
     crops: Crops
     validation: Sequence[Item]
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is validated and kept: the average of the weights, where one is taken."""
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """All that a checkpoint must hold, by name."""
+        return {"model": self.model} | ({} if self.average is None else {"average": self.average.model})
 
     @property
     def card(self) -> DataCard:
@@ -154,19 +164,6 @@ class Session:
             iteration=iteration,
             metrics=metrics,
         )
-
-
-def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
-    """Let batch normalisation average its statistics over more batches than PyTorch's ten, evenly at first.
-
-    Small batches differ much: statistics of the last few fit the next image badly, and those from long ago fit the
-    weights badly.
-    """
-    fewest, most = STATISTICS_BATCHES
-    batches = min(max(STATISTICS_SHARE * iterations, fewest), most)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1 / min(batches, iteration + 1)
 
 
 def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session:
@@ -314,6 +311,7 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         run=run,
         dataset=dataset,
         model=model,
+        average=Average(model) if config.ema else None,
         optimizer=build_optimizer(config.optimizer, model),
         loss=loss,
         scaler=torch.amp.GradScaler(config.device, enabled=config.precision == "float16"),

@@ -13,11 +13,12 @@ from types import FrameType
 from typing import Any
 
 from pixelwise.data.loader import Batch, batches
+from pixelwise.engine.averaging import set_momentum
 from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from pixelwise.engine.schedule import learning_rate
-from pixelwise.engine.session import Listener, Session, Silent, prepare, set_momentum
+from pixelwise.engine.session import Listener, Session, Silent, prepare
 from pixelwise.errors import WorkError
 
 LOG_POINTS = 200  # training events in the log of a whole run, about
@@ -60,7 +61,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
     config, run, model = session.config, session.run, session.model
     progress = Progress()
     if resume and run.checkpoint.exists():
-        progress = load_checkpoint(run.checkpoint, model, session.optimizer, session.scaler)
+        progress = load_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler)
         run.cut_log(progress.iteration)
         listener.say(f"resuming after iteration {progress.iteration}")
     assert config.iterations is not None
@@ -87,6 +88,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
             losses.append(session.step(model, session.optimizer, batch))
             if not math.isfinite(losses[-1]):
                 raise _diverged(losses[-1], progress.iteration + 1, batch, run)
+            if session.average is not None:
+                session.average.update(model, progress.iteration, config.iterations)
             progress.iteration += 1
             progress.seconds = time.perf_counter() - begun
             listener.step(progress.iteration, config.iterations, losses[-1])
@@ -97,7 +100,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
             if done or progress.iteration % config.val_every == 0:
                 listener.validated(validate_and_save(session, progress))
             if interrupted() and not done:
-                save_checkpoint(run.checkpoint, model, session.optimizer, session.scaler, progress)
+                save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
                 raise KeyboardInterrupt
     return TrainResult(run=run.root, iterations=config.iterations, seconds=progress.seconds, best=run.read_metrics())
 
@@ -105,7 +108,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
 def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from."""
     run = session.run
-    evaluation = session.validate(session.model, session.validation)
+    evaluation = session.validate(session.judged, session.validation)
     if not math.isfinite(evaluation.loss):
         raise WorkError(
             f"the validation loss is {evaluation.loss} at iteration {progress.iteration}; nothing of this state was "
@@ -116,7 +119,7 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     better = progress.best_score is None or score > progress.best_score
     if better:
         progress.best_score, progress.best_iteration = score, progress.iteration
-        save_model(run.best, session.model, session.model_card(progress.iteration, scores["metrics"]))
+        save_model(run.best, session.judged, session.model_card(progress.iteration, scores["metrics"]))
         run.write_json(
             run.metrics, {**scores, "iteration": progress.iteration, "parameters": count_parameters(session)}
         )
@@ -130,7 +133,7 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
         "seconds": round(progress.seconds, 3),
     }
     run.append_log(event)
-    save_checkpoint(run.checkpoint, session.model, session.optimizer, session.scaler, progress)
+    save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
     return event
 
 

@@ -1,0 +1,55 @@
+"""Averages over the last iterations: of batch statistics, and of the weights themselves.
+
+Both serve the same end: between two iterations a network trained on small batches changes more than it improves, and
+the mean over a stretch of them is better than any one.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+SHARE = 0.1  # of a run: averages are those of its last tenth, ...
+FEWEST, MOST = 10, 100  # ... and never of fewer or more iterations than these
+
+
+def window(iteration: int, iterations: int) -> float:
+    """Return the number of iterations that are averaged after `iteration` (from 0) of so many, all of them at first.
+
+    >>> [window(i, 500) for i in (0, 9, 499)], window(4999, 5000)
+    ([1, 10, 50.0], 100)
+    """
+    return min(max(SHARE * iterations, FEWEST), MOST, iteration + 1)
+
+
+def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
+    """Let batch normalisation average over the window, instead of PyTorch's ten batches.
+
+    Small batches differ much: statistics of the last few fit the next image badly, and those from long ago fit the
+    weights badly.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1 / window(iteration, iterations)
+
+
+class Average:
+    """The exponential moving average of a model's weights (Polyak and Juditsky 1992), with its latest buffers.
+
+    Attributes:
+        model: the averaged model; what is validated and kept as the best.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, iteration: int, iterations: int) -> None:
+        """Take in the weights after `iteration` (from 0)."""
+        weight = 1 / window(iteration, iterations)
+        for mean, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
+            mean.lerp_(parameter, weight)
+        for buffer, latest in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(latest)
