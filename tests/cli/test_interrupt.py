@@ -24,7 +24,7 @@ def test_interrupted_training_goes_on_and_ends_as_if_nothing_had_happened(pixelw
     run, whole = tmp_path / "run", tmp_path / "whole"
     command = [*COMMAND, "train", str(data), "--out", str(run), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        watch = threading.Timer(60, process.kill)
+        watch = threading.Timer(600, process.kill)
         watch.start()
         assert process.stderr is not None
         first = process.stderr.readline()  # the first line of progress
