@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,14 @@ class Progress:
         best_score: best validation score so far, None before the first.
         best_iteration: when it was reached.
         seconds: wall-clock seconds of training so far, over all resumptions.
+        losses: of the iterations since the last training event of the log.
     """
 
     iteration: int = 0
     best_score: float | None = None
     best_iteration: int = 0
     seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
 
 
 def save_checkpoint(

@@ -78,24 +78,24 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
         num_workers=config.data.num_workers,
         pin_memory=config.device.startswith("cuda"),
     )
-    losses: list[float] = []
     with catching_interrupt() as interrupted:
         for batch in stream:
             rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
             for group in session.optimizer.param_groups:
                 group["lr"] = rate
             set_momentum(model, progress.iteration, config.iterations)
-            losses.append(session.step(model, session.optimizer, batch))
-            if not math.isfinite(losses[-1]):
-                raise _diverged(losses[-1], progress.iteration + 1, batch, run)
+            loss = session.step(model, session.optimizer, batch)
+            if not math.isfinite(loss):
+                raise _diverged(loss, progress.iteration + 1, batch, run)
             if session.average is not None:
                 session.average.update(model, progress.iteration, config.iterations)
             progress.iteration += 1
             progress.seconds = time.perf_counter() - begun
-            listener.step(progress.iteration, config.iterations, losses[-1])
+            progress.losses.append(loss)
+            listener.step(progress.iteration, config.iterations, loss)
             if progress.iteration % log_every == 0:
-                run.append_log(_train_event(session, progress, rate, losses))
-                losses.clear()
+                run.append_log(_train_event(session, progress, rate))
+                progress.losses.clear()
             done = progress.iteration == config.iterations
             if done or progress.iteration % config.val_every == 0:
                 listener.validated(validate_and_save(session, progress))
@@ -142,13 +142,13 @@ def count_parameters(session: Session) -> int:
     return sum(parameter.numel() for parameter in session.model.parameters())
 
 
-def _train_event(session: Session, progress: Progress, rate: float, losses: list[float]) -> dict[str, Any]:
+def _train_event(session: Session, progress: Progress, rate: float) -> dict[str, Any]:
     batch_size = session.config.data.batch_size or 1
     return {
         "event": "train",
         "iteration": progress.iteration,
         "epoch": round(progress.iteration * batch_size / len(session.crops.items), 3),
-        "loss": sum(losses) / len(losses),
+        "loss": sum(progress.losses) / len(progress.losses),
         "lr": rate,
         "seconds": round(progress.seconds, 3),
     }
