@@ -3,9 +3,9 @@
 Ours does scale, aspect, rotation, flip, crop and elastic deformation; the peer's GridElasticDeform the
 elastic deformation only. One thread (`cv2.setNumThreads(1)`); the two alternate, so that other load hits both.
 
-    python3.11 -m venv /tmp/venv-alb
-    /tmp/venv-alb/bin/pip install albumentations==2.0.8 opencv-python-headless numpy scipy pydantic
-    PYTHONPATH=src /tmp/venv-alb/bin/python benchmarks/warp.py
+    python3 -m venv peer-venv
+    peer-venv/bin/pip install albumentations==2.0.8 opencv-python-headless numpy scipy pydantic
+    PYTHONPATH=src peer-venv/bin/python benchmarks/warp.py
 
 Target: at most half the peer's time.
 """
