@@ -35,3 +35,12 @@ def test_average_of_the_weights_is_their_plain_mean_at_first() -> None:
     before = average.model[0].weight.clone()
     average.update(model, 999, 1000)
     torch.testing.assert_close(average.model[0].weight, before + (seen[-1] - before) / 100)
+
+
+def test_a_very_short_run_keeps_its_latest_weights() -> None:
+    model = nn.Linear(2, 1)
+    average = Average(model)
+    for iteration in range(8):
+        nn.init.normal_(model.weight)
+        average.update(model, iteration, 8)
+    assert torch.equal(average.model.weight, model.weight)

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 SHARE = 0.1  # of a run: averages are those of its last tenth, ...
-FEWEST, MOST = 10, 100  # ... and never of fewer or more iterations than these
+MOST = 100  # ... and never of more iterations than these
+FEWEST_BATCHES = 10  # whose statistics are averaged, as PyTorch does; weights of so short a run are better not
 
 
-def window(iteration: int, iterations: int) -> float:
+def window(iteration: int, iterations: int, *, fewest: int) -> float:
     """Return the number of iterations that are averaged after `iteration` (from 0) of so many, all of them at first.
 
-    >>> [window(i, 500) for i in (0, 9, 499)], window(4999, 5000)
-    ([1, 10, 50.0], 100)
+    >>> [window(i, 500, fewest=1) for i in (0, 9, 499)], window(4999, 5000, fewest=1), window(49, 50, fewest=10)
+    ([1, 10, 50.0], 100, 10)
     """
-    return min(max(SHARE * iterations, FEWEST), MOST, iteration + 1)
+    return min(max(SHARE * iterations, fewest), MOST, iteration + 1)
 
 
 def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
@@ -32,7 +33,7 @@ def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1 / window(iteration, iterations)
+            module.momentum = 1 / window(iteration, iterations, fewest=FEWEST_BATCHES)
 
 
 class Average:
@@ -48,7 +49,7 @@ class Average:
     @torch.no_grad()
     def update(self, model: nn.Module, iteration: int, iterations: int) -> None:
         """Take in the weights after `iteration` (from 0)."""
-        weight = 1 / window(iteration, iterations)
+        weight = 1 / window(iteration, iterations, fewest=1)
         for mean, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
             mean.lerp_(parameter, weight)
         for buffer, latest in zip(self.model.buffers(), model.buffers(), strict=True):
