@@ -12,6 +12,7 @@ from PIL import Image
 
 import pixelwise as pw
 from pixelwise.api import find_images
+from pixelwise.api import report as pw_report
 from pixelwise.data.microscopy import write_microscopy
 from pixelwise.errors import RequestError
 
@@ -163,3 +164,13 @@ def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = pw.trian
     assert "train" in dir(pw)
+
+
+def test_report_says_why_it_has_no_pictures(tmp_path: Path) -> None:
+    data = write_microscopy(tmp_path / "data", num_train=2, num_val=1, size=(80, 80), seed=0)
+    settings = ("options.base_channels=2", "data.crop=[32,32]", "threads=1")
+    pw.train(data, out=tmp_path / "run", iterations=1, settings=settings)
+    data.rename(tmp_path / "elsewhere")
+    page = pw_report(tmp_path / "run").read_text()
+    assert "The images could not be shown: data folder" in page
+    assert "does not exist" in page

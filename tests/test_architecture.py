@@ -86,7 +86,7 @@ def test_light_modules_do_not_import_heavy_ones(module: str) -> None:
 def test_every_public_name_can_be_imported() -> None:
     assert sorted(pixelwise.__all__) == sorted(set(pixelwise.__all__))
     for name in pixelwise.__all__:
-        assert getattr(pixelwise, name) is not None
+        assert callable(getattr(pixelwise, name)), f"{name} is hidden by a package of the same name"
     assert dir(pixelwise) == sorted(pixelwise.__all__)
     with pytest.raises(AttributeError, match="no attribute 'unknown'"):
         _ = pixelwise.unknown  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelwise.api import evaluate, load, predict, report, train
+    from pixelwise.api import evaluate, load, predict, train
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
     from pixelwise.structures import SegmentationOutput, SizeRule
@@ -21,7 +21,6 @@ _HOMES = {
     "list_models": "pixelwise.models",
     "load": "pixelwise.api",
     "predict": "pixelwise.api",
-    "report": "pixelwise.api",
     "SegmentationOutput": "pixelwise.structures",
     "SizeRule": "pixelwise.structures",
     "train": "pixelwise.api",
@@ -36,7 +35,6 @@ __all__ = [
     "list_models",
     "load",
     "predict",
-    "report",
     "train",
 ]
 

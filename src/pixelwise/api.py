@@ -360,8 +360,9 @@ def report(run: str | Path) -> Path:
         data = open_dataset(Path(config.data.path), val_list=_val_list(folder.root, Path(config.data.path)))
         items = {item.name: item for item in data.split("val")}
         dataset = _scan_for(segmenter, data, [items[row["name"]] for row in (*best, *worst)])
-    except (RequestError, KeyError):
-        return write_report(folder.root, best=[], worst=[])  # the data has moved or changed: the rest still stands
+    except (RequestError, KeyError) as error:  # the data has moved or changed: the rest still stands
+        reason = f"no item {error} any more" if isinstance(error, KeyError) else str(error)
+        return write_report(folder.root, best=[], worst=[], no_examples=f"The images could not be shown: {reason}")
     return write_report(
         folder.root,
         best=[_example(segmenter, dataset, items[row["name"]], row["miou"]) for row in best],

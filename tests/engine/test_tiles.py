@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +125,10 @@ def test_illegal_tiles_name_legal_ones() -> None:
 def test_any_size_comes_back_at_its_size(height: int, width: int) -> None:
     model = random_network("unet_small", depth=2)
     assert predict_logits(model, image_of(height, width)).shape == (2, height, width)
+
+
+@pytest.mark.parametrize(("tile", "stride"), [(572, 384), (444, 256), (380, 192), (316, 128)])
+def test_exact_strides_of_the_fact_sheet(tile: int, stride: int) -> None:
+    """The output side (388 for 572) is no multiple of 16: the stride is the next smaller one that is."""
+    spans = plan_spans(2000, VALID, tile=tile, halo=0)
+    assert {after.start - span.start for span, after in pairwise(spans)} == {stride}

@@ -118,7 +118,7 @@ class LegendEntry:
     hatched: bool = False
 
 
-def write_report(run: Path, *, best: Sequence[Example], worst: Sequence[Example]) -> Path:
+def write_report(run: Path, *, best: Sequence[Example], worst: Sequence[Example], no_examples: str = "") -> Path:
     """Write `report.html` into a run folder.
 
     What the run folder lacks is named in the section that would show it. The file appears at once and
@@ -128,6 +128,7 @@ def write_report(run: Path, *, best: Sequence[Example], worst: Sequence[Example]
         run: The run folder.
         best: Examples with the highest scores, best first; at most 8.
         worst: Examples with the lowest scores, worst first; at most 8.
+        no_examples: Why there are none, shown in their place.
 
     Returns:
         The path of the report.
@@ -144,11 +145,11 @@ def write_report(run: Path, *, best: Sequence[Example], worst: Sequence[Example]
                 f"{name} has {len(examples)} examples: a report holds at most {MAX_EXAMPLES}. Give fewer."
             )
     target = run / REPORT_NAME
-    write_atomically(target, render_report(read_run(run), best=best, worst=worst))
+    write_atomically(target, render_report(read_run(run), best=best, worst=worst, no_examples=no_examples))
     return target
 
 
-def render_report(files: RunFiles, *, best: Sequence[Example], worst: Sequence[Example]) -> str:
+def render_report(files: RunFiles, *, best: Sequence[Example], worst: Sequence[Example], no_examples: str = "") -> str:
     """Return the report as HTML; arguments as for `write_report`."""
     examples = [*best, *worst]
     classes = find_classes(files, _highest_label(files, examples))
@@ -165,6 +166,7 @@ def render_report(files: RunFiles, *, best: Sequence[Example], worst: Sequence[E
                 ("Best images", _example_rows(best, classes)),
                 ("Worst images", _example_rows(worst, classes)),
             ],
+            no_examples=no_examples or "No example images were given for this report.",
             legend=_class_legend(examples, classes),
             error_legend=_error_legend(classes),
             data=data_summary(files, classes),
