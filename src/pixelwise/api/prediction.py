@@ -1,0 +1,146 @@
+"""Prediction: from image files to files of class indices."""
+
+from __future__ import annotations
+
+import glob
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.api.evaluation import load
+from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.errors import RequestError
+from pixelwise.files import check_writable, npy, picture_png, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What a prediction run wrote.
+
+    Attributes:
+        outputs: files, in the order of the inputs.
+        seconds: wall-clock time, loading included.
+        peak_memory_mb: largest memory of the process so far; None on Windows, which does not count it so.
+    """
+
+    outputs: tuple[Path, ...]
+    seconds: float
+    peak_memory_mb: float | None
+
+
+def predict(
+    run: str | Path,
+    inputs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    tile: int | None = None,
+    flip: bool = False,
+    overlay: bool = False,
+    probabilities: bool = False,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Predicted:
+    """Segment images and write NAME.png (class index with palette) for each, at the image's size.
+
+    Args:
+        run: run folder or model file.
+        inputs: image files, folders of images, or glob patterns.
+        out: folder for the results.
+        tile: input side of a window; None sees images up to 1024 x 1024 at once and cuts larger ones.
+        flip: average over the image and its mirror image.
+        overlay: write NAME_overlay.png too, the image under the classes' colours.
+        probabilities: write NAME.npy too, float16 (K, H, W).
+        on_image: called with images done and in all.
+
+    Raises:
+        RequestError: if there are no such images, two have the same name, or one cannot be read. Results of the
+            images before it stay.
+        WorkError: if results cannot be written.
+    """
+    started = time.perf_counter()
+    images = find_images(inputs)
+    endings = [".png", *(["_overlay.png"] if overlay else []), *([".npy"] if probabilities else [])]
+    outputs = _plan_outputs(images, Path(out), endings)
+    segmenter = load(run)
+    check_writable(Path(out))
+    for done, path in enumerate(images, start=1):
+        prediction = segmenter.predict(path, tile=tile, flip=flip)
+        for place, ending in zip(outputs[path], endings, strict=True):
+            if ending == ".png":
+                prediction.save(place)
+            elif ending == "_overlay.png":
+                write_atomically(place, picture_png(prediction.overlay()))
+            else:
+                write_atomically(place, npy(prediction.probabilities.cpu().numpy().astype(np.float16)))
+        if on_image is not None:
+            on_image(done, len(images))
+    seconds = time.perf_counter() - started
+    written = tuple(place for path in images for place in outputs[path])
+    return Predicted(outputs=written, seconds=round(seconds, 3), peak_memory_mb=_peak_memory_mb())
+
+
+def _peak_memory_mb() -> float | None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # macOS counts in bytes, Linux in kilobytes
+
+
+def find_images(inputs: Sequence[str | Path]) -> list[Path]:
+    """Expand files, folders and glob patterns to image files, each once, in order.
+
+    Raises:
+        RequestError: if an input matches nothing, or two images have the same name and would share a result.
+    """
+    found: dict[Path, None] = {}
+    for given in map(str, inputs):
+        path = Path(given)
+        if path.is_dir():
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = [Path(p) for p in sorted(glob.glob(given, recursive=True)) if Path(p).is_file()]
+        if not matches:
+            raise RequestError(
+                f"input {given} matches no image; accepted: files, folders with {', '.join(IMAGE_SUFFIXES)}, and "
+                "patterns such as 'photos/*.jpg'. Check the path."
+            )
+        found |= dict.fromkeys(matches)
+    names: dict[str, Path] = {}
+    for path in found:
+        if path.stem in names:
+            raise RequestError(
+                f"{names[path.stem]} and {path} have the same name, so their results would overwrite each other; "
+                "accepted: one image a name. Predict them into different folders."
+            )
+        names[path.stem] = path
+    return list(found)
+
+
+def _plan_outputs(images: Sequence[Path], folder: Path, endings: Sequence[str]) -> dict[Path, list[Path]]:
+    """Name the results of each image; none may take the place of an input or of another result."""
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"--out {folder} is a file; accepted: a folder. Choose another name.")
+    inputs = {path.resolve(): path for path in images}
+    makers: dict[Path, Path] = {}
+    outputs = {path: [folder / f"{path.stem}{ending}" for ending in endings] for path in images}
+    for path, places in outputs.items():
+        for place in places:
+            if place.resolve() in inputs:
+                raise RequestError(
+                    f"--out {folder} would overwrite the input {inputs[place.resolve()]}; accepted: a folder without "
+                    "the inputs. Choose another folder."
+                )
+            if place in makers:
+                raise RequestError(
+                    f"{makers[place]} and {path} would both write {place}; accepted: names that differ. Rename one, or "
+                    "predict them into different folders."
+                )
+            makers[place] = path
+    return outputs
