@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Say whether a file is one that `write_atomically` was killed over."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None
 
 
 def check_writable(folder: Path) -> None:

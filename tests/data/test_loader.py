@@ -185,3 +185,32 @@ def test_workers_share_the_memory(dataset: Dataset) -> None:
     assert 0 < free < 1000
     crops(dataset).share_memory(2)
     assert dataset.free_bytes == free // 2
+
+
+def shown(windows: Crops, first: int, last: int) -> float:
+    """Share of windows that show class 2."""
+    return float(np.mean([(windows[i].labels == 2).any() for i in range(first, last)]))
+
+
+@pytest.mark.parametrize(("augment", "margin"), [(no_augmentation(), 0), (STRONG, 2)])
+def test_foreground_windows_show_the_class_that_is_hard_to_hit(
+    tmp_path: Path, augment: AugmentConfig, margin: int
+) -> None:
+    """One pixel block of 3 x 3 in 120 x 160: an even draw of 16 x 16 windows hits it once in sixty times."""
+    labels = np.zeros((120, 160), np.uint8)
+    labels[:, :80] = 1
+    labels[60:63, 100:103] = 2
+    for name in ("a", "b"):
+        for kind, array in (("images", labels * 40), ("masks", labels)):
+            folder = tmp_path / kind / ("train" if name == "a" else "val")
+            folder.mkdir(parents=True)
+            Image.fromarray(array).save(folder / f"{name}.png")
+    folder = open_dataset(tmp_path)
+    dataset = scan(folder, folder.items)
+    augment = augment.model_copy(update={"random_crop": True})
+    assert shown(crops(dataset, augment, margin=margin), 0, 200) < 0.1
+    both = shown(crops(dataset, augment, margin=margin, foreground=1.0, common_class=0), 0, 200)
+    assert 0.35 < both < 0.65  # class 1 as often as class 2
+    assert shown(crops(dataset, augment, margin=margin, foreground=1.0, common_class=1), 0, 100) > 0.4
+    half = shown(crops(dataset, augment, margin=margin, foreground=0.5, common_class=0), 0, 400)
+    assert 0.15 < half < 0.37

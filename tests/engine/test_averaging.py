@@ -3,21 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pixelwise.engine.averaging import Average, set_momentum
-
-
-def test_running_statistics_are_averaged_evenly_at_first() -> None:
-    """With a momentum of 1/t the running mean is the plain mean over the batches so far, none of the initial 0."""
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1)).train()
-    batches = [torch.randn(2, 1, 3, 3) + shift for shift in range(5)]
-    for iteration, batch in enumerate(batches):
-        set_momentum(model, iteration, 500)
-        model(batch)
-    expected = torch.stack([batch.mean() for batch in batches]).mean()
-    torch.testing.assert_close(model[0].running_mean[0], expected)
-    for iterations, batches in ((50, 10), (500, 50), (5000, 100)):
-        set_momentum(model, iterations - 1, iterations)
-        assert model[0].momentum == 1 / batches
+from pixelwise.engine.averaging import Average
 
 
 def test_average_of_the_weights_is_their_plain_mean_at_first() -> None:

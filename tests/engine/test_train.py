@@ -121,7 +121,7 @@ def test_run_folder_holds_what_is_promised(cells: Path, tmp_path: Path) -> None:
     }
     resolved = read_config(run / "config.yaml")
     planned = {**resolved.model_dump(exclude={"budget", "weights", "data"}), **resolved.data.model_dump()}
-    assert [key for key, value in planned.items() if value is None] == ["val_list"]
+    assert [key for key, value in planned.items() if value is None] == ["val_list", "test_list"]
     card = json.loads((run / "data_card.json").read_text())
     assert card["classes"] == ["background", "cell", "nucleus"]
     assert card["num_images"] == {"train": 5, "val": 2}
@@ -195,3 +195,36 @@ def test_state_of_another_program_is_refused(cells: Path, tmp_path: Path) -> Non
     folder.checkpoint.write_bytes(folder.best.read_bytes())
     with pytest.raises(RequestError, match="is no training state of pixelwise"):
         train(config(cells), run, resume=True)
+
+
+def test_early_stop_ends_the_run_and_resuming_changes_nothing(cells: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("optimizer.lr=1e-12", "val_every=2", "early_stop=3", "ema=false", "data.crop=[32,48]")
+    lines: list[str] = []
+    listener = Silent()
+    listener.say = lines.append  # type: ignore[method-assign]
+    result = train(config(cells, *settings, iterations=40), run, listener=listener)
+    validations = [event for event in log_of(run) if event["event"] == "validation"]
+    best = max(event["iteration"] for event in validations if event["best"])
+    assert result.iterations == validations[-1]["iteration"] == best + 2 * 3 < 40
+    assert lines[-1] == (
+        f"stopped early at iteration {best + 6} of 40: no better score in 3 validations, "
+        f"the best was at iteration {best}"
+    )
+    before = (run / "log.jsonl").read_bytes()
+    again = train(config(cells), run, resume=True)
+    assert again.iterations == result.iterations
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_small_batches_are_planned_with_corrected_statistics(cells: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    listener = Silent()
+    listener.say = lines.append  # type: ignore[method-assign]
+    train(config(cells, "data.batch_size=1", iterations=2), tmp_path / "one", listener=listener)
+    assert read_config(tmp_path / "one/config.yaml").batch_norm == "renorm"
+    assert any(line.startswith("planned: batch_norm = renorm (batches of 1 say too little") for line in lines)
+    train(config(cells, "data.batch_size=4", iterations=2), tmp_path / "four")
+    assert read_config(tmp_path / "four/config.yaml").batch_norm == "batch"
+    model, _ = load_model(tmp_path / "one/best.safetensors", device="cpu")
+    assert {type(m) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {torch.nn.BatchNorm2d}

@@ -159,7 +159,15 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, index))))
 
 
-def sample_warp(rng: np.random.Generator, config: AugmentConfig, *, image_size: Size, output_size: Size) -> Warp:
+def sample_warp(
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    *,
+    image_size: Size,
+    output_size: Size,
+    over: tuple[int, int] | None = None,
+    margin: int = 0,
+) -> Warp:
     """Draw one warp: where each pixel of the crop is read.
 
     The crop lies inside the image along each axis where the scaled and turned image is large enough, at an
@@ -171,6 +179,9 @@ def sample_warp(rng: np.random.Generator, config: AugmentConfig, *, image_size: 
         config: How far samples are changed.
         image_size: (h, w) of the source image, pixels.
         output_size: (h', w') of the crop, pixels.
+        over: A source pixel (row, column) that the crop, less its margin, shows at an evenly drawn place, as far as the
+            crop can stay inside the image; None lays the crop anywhere.
+        margin: Pixels at the crop's borders that do not count as showing.
 
     Raises:
         RequestError: A size is below 1, or the displacement would fold the image over itself.
@@ -182,8 +193,21 @@ def sample_warp(rng: np.random.Generator, config: AugmentConfig, *, image_size: 
     columns = np.arange(width) - (width - 1) / 2
     # Half the extent of the crop in the source image, x then y.
     extent = np.abs(matrix) @ np.array([(width - 1) / 2, (height - 1) / 2])
-    centre_x = _place(rng, config, side=image_size[1], half_extent=extent[0])
-    centre_y = _place(rng, config, side=image_size[0], half_extent=extent[1])
+    draws = rng.random(2)
+    wanted = None
+    if over is not None:
+        inner = np.array([max(width / 2 - margin - 1, 0), max(height / 2 - margin - 1, 0)])
+        wanted = np.array([over[1], over[0]]) - matrix @ (inner * (2 * draws - 1))
+    centre_x, centre_y = (
+        _place(
+            draws[i],
+            config,
+            side=image_size[1 - i],
+            half_extent=extent[i],
+            wanted=None if wanted is None else wanted[i],
+        )
+        for i in range(2)
+    )
     nodes = rng.standard_normal((2, config.elastic_grid, config.elastic_grid)) * config.elastic_sigma
     basis = None
     if config.elastic_sigma > 0:
@@ -265,15 +289,16 @@ def _log_uniform(limits: tuple[float, float], draw: float) -> float:
     return float(low * (high / low) ** draw)
 
 
-def _place(rng: np.random.Generator, config: AugmentConfig, *, side: int, half_extent: float) -> float:
-    """Return the source coordinate of the middle of the crop along one axis.
+def _place(draw: float, config: AugmentConfig, *, side: int, half_extent: float, wanted: float | None) -> float:
+    """Return the source coordinate of the middle of the crop along one axis: drawn, or the nearest to `wanted`.
 
     The first pixel of the crop falls on a whole source pixel, so that a crop alone copies pixels exactly.
     """
-    draw = rng.random()
     # The small term absorbs rounding in the extent of a crop as large as the image.
     slack = math.floor(side - 1 - 2 * half_extent + 1e-6)
-    first = math.floor(draw * (slack + 1)) if config.random_crop and slack > 0 else slack // 2
+    if not config.random_crop or slack <= 0:
+        return float(slack // 2 + half_extent)
+    first = math.floor(draw * (slack + 1)) if wanted is None else min(max(round(wanted - half_extent), 0), slack)
     return float(first + half_extent)
 
 

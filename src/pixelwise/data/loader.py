@@ -62,6 +62,9 @@ class Crops(TorchDataset[_Sample]):
         scale: factor by which images are resized first.
         augment: random changes.
         seed: of sampling and augmentation.
+        foreground: share of the windows that are laid over a pixel of another class than `common_class`, each class of
+            the image being as likely; images without one are sampled as ever.
+        common_class: index of the most frequent class.
         pixel_weights: from labels and object ids (H, W) to a weight map (H, W), None without weights.
     """
 
@@ -72,6 +75,8 @@ class Crops(TorchDataset[_Sample]):
     scale: float
     augment: AugmentConfig
     seed: int
+    foreground: float = 0.0
+    common_class: int = 0
     pixel_weights: PixelWeights | None = None
     _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
     _bytes: int = 0
@@ -84,7 +89,9 @@ class Crops(TorchDataset[_Sample]):
         item = self.items[index]
         rng = sample_rng(self.seed, epoch, index)
         image, labels, weights = self._arrays(item)
-        warp = sample_warp(rng, self.augment, image_size=(image.shape[0], image.shape[1]), output_size=self.crop)
+        over = self._pixel_to_show(rng, labels) if self.foreground else None
+        size = (image.shape[0], image.shape[1])
+        warp = sample_warp(rng, self.augment, image_size=size, output_size=self.crop, over=over, margin=self.margin)
         normalisation = self._normalisation(item, image)
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
@@ -94,6 +101,18 @@ class Crops(TorchDataset[_Sample]):
             None if weights is None else torch.from_numpy(inner.weights(weights)),
             item.name,
         )
+
+    def _pixel_to_show(self, rng: np.random.Generator, labels: AnyArray) -> tuple[int, int] | None:
+        """Draw a pixel (row, column) of a less frequent class for a share of the windows."""
+        if rng.random() >= self.foreground:
+            return None
+        ignored = self.dataset.card.ignore_index
+        present = [value for value in np.unique(labels) if value not in (self.common_class, ignored)]
+        if not present:
+            return None
+        rows, columns = np.nonzero(labels == present[rng.integers(len(present))])
+        chosen = rng.integers(len(rows))
+        return int(rows[chosen]), int(columns[chosen])
 
     def _normalisation(self, item: Item, image: AnyArray) -> Normalisation:
         shared = self.dataset.card.normalisation

@@ -1,7 +1,7 @@
-"""Averages over the last iterations: of batch statistics, and of the weights themselves.
+"""The average of the weights over the last iterations.
 
-Both serve the same end: between two iterations a network trained on small batches changes more than it improves, and
-the mean over a stretch of them is better than any one.
+Between two iterations a network trained on small batches changes more than it improves, and the mean over a stretch
+of them is better than any one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch import nn
 
 SHARE = 0.1  # of a run: averages are those of its last tenth, ...
 MOST = 100  # ... and never of more iterations than these
-FEWEST_BATCHES = 10  # whose statistics are averaged, as PyTorch does; weights of so short a run are better not
 
 
 def window(iteration: int, iterations: int, *, fewest: int) -> float:
@@ -23,17 +22,6 @@ def window(iteration: int, iterations: int, *, fewest: int) -> float:
     ([1, 10, 50.0], 100, 10)
     """
     return min(max(SHARE * iterations, fewest), MOST, iteration + 1)
-
-
-def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
-    """Let batch normalisation average over the window, instead of PyTorch's ten batches.
-
-    Small batches differ much: statistics of the last few fit the next image badly, and those from long ago fit the
-    weights badly.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1 / window(iteration, iterations, fewest=FEWEST_BATCHES)
 
 
 class Average:

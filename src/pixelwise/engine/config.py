@@ -20,6 +20,7 @@ from pixelwise.errors import RequestError, closest
 from pixelwise.losses.segmentation import LossConfig
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+BatchNorm = Literal["auto", "batch", "renorm"]
 
 
 class DataConfig(BaseModel):
@@ -28,11 +29,13 @@ class DataConfig(BaseModel):
     Attributes:
         path: dataset folder.
         val_list: file with the names of the validation items, where the data has no val split.
+        test_list: file with the names of items that are neither trained on nor validated on.
         scale: factor by which images are resized before the network; scores are taken at the labels' own size.
         crop: input (height, width) of a training window, after scaling.
         batch_size: windows per iteration.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
+        foreground_crops: share of the windows that are laid over a pixel of a class other than the most frequent one.
         normalise_per_image: take mean and deviation of each image, not of the whole training set.
     """
 
@@ -40,11 +43,13 @@ class DataConfig(BaseModel):
 
     path: str
     val_list: str | None = None
+    test_list: str | None = None
     scale: float | None = Field(None, gt=0, le=4)
     crop: tuple[int, int] | None = None
     batch_size: int | None = Field(None, ge=1)
     num_workers: int | None = Field(None, ge=0)
     cache_gb: float | None = Field(None, ge=0)
+    foreground_crops: float | None = Field(None, ge=0, le=1)
     normalise_per_image: bool | None = None
 
 
@@ -83,6 +88,10 @@ class TrainConfig(BaseModel):
         weights: safetensors file to start from; None starts from the model's initialisation.
         iterations: optimiser steps in all.
         val_every: iterations between validations.
+        early_stop: validations without a better score after which training ends; 0 for never.
+        batch_norm: "batch" (as the model has it), "renorm" (corrected towards the running statistics, right for
+            batches down to one window), or "auto" ("renorm" for batches of less than four).
+        deterministic: on one machine, equal configurations give equal bits; slower on a GPU.
         ema: validate and keep the moving average of the weights over the last tenth of the iterations.
         seed: of weights, sampling and augmentation.
         threads: of PyTorch's operations on the CPU.
@@ -102,6 +111,9 @@ class TrainConfig(BaseModel):
     budget: Budget = Field(default_factory=Budget)
     iterations: int | None = Field(None, ge=1)
     val_every: int | None = Field(None, ge=1)
+    early_stop: int = Field(0, ge=0)
+    batch_norm: BatchNorm = "auto"
+    deterministic: bool = False
     ema: bool = True
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)

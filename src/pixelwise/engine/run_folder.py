@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixelwise.engine.model_file import read_tensors
 from pixelwise.errors import RequestError
-from pixelwise.files import cannot_write, check_writable, write_atomically
+from pixelwise.files import cannot_write, check_writable, is_leftover, write_atomically
 
 STATE_KEY = "pixelwise_state"
 
@@ -54,6 +54,11 @@ class RunFolder:
         return self.root / "data_card.json"
 
     @property
+    def environment(self) -> Path:
+        """Machine and software of the run's beginning."""
+        return self.root / "environment.json"
+
+    @property
     def best(self) -> Path:
         """The best model by validation score."""
         return self.root / "best.safetensors"
@@ -72,13 +77,20 @@ class RunFolder:
         """
         if self.root.exists() and not self.root.is_dir():
             raise RequestError(f"--out {self.root} is a file; accepted: a new or empty folder. Choose another name.")
-        if self.root.is_dir() and any(self.root.iterdir()):
+        if self.root.is_dir() and any(not is_leftover(path) for path in self.root.iterdir()):
             what = "a run" if self.config.exists() else "other files"
             raise RequestError(
                 f"--out {self.root} already holds {what}; accepted: a new or empty folder. Choose another name"
                 + (", or go on with --resume." if self.config.exists() else ".")
             )
         check_writable(self.root)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of a process that was killed while it wrote."""
+        for folder in (self.root, self.checkpoint.parent):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if is_leftover(path):
+                    path.unlink(missing_ok=True)
 
     def write_json(self, path: Path, value: object) -> None:
         """Write a JSON file of the run."""

@@ -20,7 +20,8 @@ from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.data.separation import label_components, separate_touching, separation_weights
 from pixelwise.engine.averaging import Average
-from pixelwise.engine.config import TrainConfig, dump_config, read_config
+from pixelwise.engine.batch_norm import renormalise
+from pixelwise.engine.config import TrainConfig, dump_config
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
 from pixelwise.engine.model_file import ModelCard, build_model
 from pixelwise.engine.plan import (
@@ -34,12 +35,13 @@ from pixelwise.engine.plan import (
     plan_scale,
     plan_windows,
 )
+from pixelwise.engine.plan_data import plan_batch_norm, plan_class_weights, plan_foreground_crops, plan_normalisation
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
-from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights, suitable_class_weights
+from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights, most_frequent_class
 from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
@@ -168,9 +170,7 @@ class Session:
 
 def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session:
     """Check the data, complete the configuration and build everything; writes the run's first files."""
-    if resume:
-        config = read_config(run.config)
-    else:
+    if not resume:
         run.prepare()
     model_info(config.model)
     plan = plan_machine(config)
@@ -190,31 +190,14 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
     session = complete(plan, dataset, run, started)
     for line in plan.lines:
         listener.say(f"planned: {line}")
+    run.remove_leftovers()
     if not resume:  # the configuration first: a folder that has it can be resumed
         write_atomically(run.config, dump_config(session.config))
+    if not run.card.exists():
         run.write_json(run.card, dataset.card.model_dump(mode="json"))
-        run.write_json(run.root / "environment.json", environment(config.device))
+    if not run.environment.exists():
+        run.write_json(run.environment, environment(config.device))
     return session
-
-
-def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
-    """Settle whether each image is normalised by itself; the data card says what suits the data."""
-    card = dataset.card
-    if plan.config.data.normalise_per_image is None:
-        suits = card.normalisation.per_image
-        reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
-        plan.decide(reason, normalise_per_image=suits)
-    chosen = {"per_image": plan.config.data.normalise_per_image}
-    dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
-
-
-def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
-    """Settle the class weights where the configuration leaves them to the data."""
-    loss = plan.config.loss
-    if loss.class_weights == "auto":
-        kind, reason = suitable_class_weights(dataset.card.pixel_counts["train"], dataset.card.classes)
-        plan.config = plan.config.model_copy(update={"loss": loss.model_copy(update={"class_weights": kind})})
-        plan.lines.append(f"loss.class_weights = {kind} ({reason})")
 
 
 def complete(plan: Plan, dataset: Dataset, run: RunFolder, started: float) -> Session:
@@ -239,8 +222,13 @@ def complete(plan: Plan, dataset: Dataset, run: RunFolder, started: float) -> Se
             plan.config = plan.config.model_copy(
                 update={
                     "data": plan.config.data.model_copy(
-                        update={"crop": given.data.crop, "batch_size": given.data.batch_size}
-                    )
+                        update={
+                            "crop": given.data.crop,
+                            "batch_size": given.data.batch_size,
+                            "foreground_crops": given.data.foreground_crops,
+                        }
+                    ),
+                    "batch_norm": given.batch_norm,
                 }
             )
             session = build(plan, dataset, run)
@@ -291,7 +279,11 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
     )
     rule = size_rule_of(model)
     plan_windows(plan, card, rule)
+    plan_foreground_crops(plan, card)
+    plan_batch_norm(plan, model)
     config = plan.config
+    if config.batch_norm == "renorm":
+        renormalise(model)
     model = model.to(config.device).to(memory_format=torch.channels_last).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
     loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
@@ -304,6 +296,8 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         scale=config.data.scale or 1.0,
         augment=config.augment,
         seed=config.seed,
+        foreground=config.data.foreground_crops or 0.0,
+        common_class=most_frequent_class(card.pixel_counts["train"], card.classes),
         pixel_weights=SeparationWeights(config.loss, card.ignore_index) if config.loss.separation else None,
     )
     return Session(

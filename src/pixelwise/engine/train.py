@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 from pixelwise.data.loader import Batch, batches
-from pixelwise.engine.averaging import set_momentum
-from pixelwise.engine.config import TrainConfig
+from pixelwise.engine.batch_norm import set_momentum
+from pixelwise.engine.config import TrainConfig, read_config
+from pixelwise.engine.determinism import check_deterministic, deterministic_algorithms
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from pixelwise.engine.schedule import learning_rate
@@ -57,13 +58,25 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
     """
     started = time.perf_counter()
     listener = listener or Silent()
-    session = prepare(config, RunFolder(Path(out)), resume=resume, started=started, listener=listener)
+    run = RunFolder(Path(out))
+    if resume:
+        config = read_config(run.config)
+    check_deterministic(config)
+    with deterministic_algorithms(config.deterministic):
+        session = prepare(config, run, resume=resume, started=started, listener=listener)
+        progress = Progress()
+        if resume:
+            if run.checkpoint.exists():
+                progress = load_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler)
+            run.cut_log(progress.iteration)
+            listener.say(f"resuming after iteration {progress.iteration}")
+        go_on(session, progress, listener)
+    return TrainResult(run=run.root, iterations=progress.iteration, seconds=progress.seconds, best=run.read_metrics())
+
+
+def go_on(session: Session, progress: Progress, listener: Listener) -> None:
+    """Train from where the progress stands to the end of the run."""
     config, run, model = session.config, session.run, session.model
-    progress = Progress()
-    if resume and run.checkpoint.exists():
-        progress = load_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler)
-        run.cut_log(progress.iteration)
-        listener.say(f"resuming after iteration {progress.iteration}")
     assert config.iterations is not None
     assert config.val_every is not None
     assert config.data.batch_size is not None
@@ -74,7 +87,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
         session.crops,
         batch_size=config.data.batch_size,
         first=progress.iteration,
-        last=config.iterations,
+        last=progress.iteration if stalled(config, progress) else config.iterations,
         num_workers=config.data.num_workers,
         pin_memory=config.device.startswith("cuda"),
     )
@@ -99,10 +112,26 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
             done = progress.iteration == config.iterations
             if done or progress.iteration % config.val_every == 0:
                 listener.validated(validate_and_save(session, progress))
+                if stalled(config, progress) and not done:
+                    listener.say(_early(config, progress))
+                    break
             if interrupted() and not done:
                 save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
                 raise KeyboardInterrupt
-    return TrainResult(run=run.root, iterations=config.iterations, seconds=progress.seconds, best=run.read_metrics())
+
+
+def stalled(config: TrainConfig, progress: Progress) -> bool:
+    """Say whether so many validations brought no better score that training ends (`early_stop`)."""
+    if not config.early_stop or not config.val_every or progress.best_score is None:
+        return False
+    return (progress.iteration - progress.best_iteration) // config.val_every >= config.early_stop
+
+
+def _early(config: TrainConfig, progress: Progress) -> str:
+    return (
+        f"stopped early at iteration {progress.iteration} of {config.iterations}: no better score in "
+        f"{config.early_stop} validations, the best was at iteration {progress.best_iteration}"
+    )
 
 
 def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:

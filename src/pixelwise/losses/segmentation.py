@@ -65,12 +65,25 @@ def class_weights(kind: ClassWeights, counts: Mapping[str, int], classes: Sequen
 
 def suitable_class_weights(counts: Mapping[str, int], classes: Sequence[str]) -> tuple[ClassWeights, str]:
     """Choose the balance for "auto" and say why."""
-    present = {name: counts[name] for name in classes if counts[name]}
-    rarest = min(present, key=lambda name: present[name], default=None)
-    share = present[rarest] / sum(present.values()) if rarest is not None else 1.0
-    if share < RARE:
-        return "root_frequency", f"the rarest class, {rarest}, holds {share:.2%} of the pixels"
+    rare = rarest_class(counts, classes)
+    if rare is not None:
+        return "root_frequency", f"the rarest class, {rare[0]}, holds {rare[1]:.2%} of the pixels"
     return "none", f"no class holds less than {RARE:.0%} of the pixels"
+
+
+def rarest_class(counts: Mapping[str, int], classes: Sequence[str]) -> tuple[str, float] | None:
+    """Return the rarest class that occurs and its share of the pixels, if that is below `RARE`."""
+    present = {name: counts[name] for name in classes if counts[name]}
+    if not present:
+        return None
+    rarest = min(present, key=lambda name: present[name])
+    share = present[rarest] / sum(present.values())
+    return (rarest, share) if share < RARE else None
+
+
+def most_frequent_class(counts: Mapping[str, int], classes: Sequence[str]) -> int:
+    """Return the index of the class that holds most pixels."""
+    return max(range(len(classes)), key=lambda index: counts[classes[index]])
 
 
 class SegmentationLoss(nn.Module):

@@ -1,0 +1,93 @@
+"""Batch normalisation that fits what follows: steady statistics, and training in batches of one.
+
+A network normalised by each batch is used with running statistics. Two things keep them together:
+
+- `set_momentum`: running statistics are the mean over the last stretch of a run, not over PyTorch's ten batches.
+- `renormalise`: where a batch is so small that its own statistics say little (in a batch of one, each image would be
+  normalised by itself), they are corrected towards the running ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.engine.averaging import window
+
+FEWEST_BATCHES = 10  # whose statistics are averaged, as PyTorch does
+SMALL_BATCH = 4  # images; below, batch statistics are corrected
+# The paper's limits and when they are reached, as shares of the run (of its 160,000 steps: 5,000 to 40,000 and 25,000).
+LARGEST_R, LARGEST_D = 3.0, 5.0
+FROM, UNTIL_R, UNTIL_D = 0.03, 0.25, 0.16
+
+
+class BatchRenorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose training agrees with its use, for batches of any size.
+
+    In training x becomes (x - mean) / std * r + d, with r = std / running std and d = (mean - running mean) / running
+    std, clipped and without gradient: where nothing is clipped, that is normalisation by the running statistics, with
+    gradients through those of the batch. Names and values of the state are batch normalisation's, and so is evaluation.
+
+    The running variance takes in how far batch means lie from the running mean (the exponentially weighted variance of
+    all values), which the paper's mean of batch deviations leaves out: in batches of one that is the part that differs
+    between images, and for a single value per channel it is all there is.
+
+    Source: S. Ioffe, "Batch Renormalization", NeurIPS 2017, algorithm 1.
+    """
+
+    r_max = 1.0
+    d_max = 0.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(input)
+        variance, mean = torch.var_mean(input.float(), dim=(0, 2, 3), correction=0)  # (C,)
+        std = (variance + self.eps).sqrt()
+        with torch.no_grad():
+            running = (self.running_var + self.eps).sqrt()
+            r = (std / running).clamp(1 / self.r_max, self.r_max)
+            d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
+            self._take_in(mean, variance)
+        scale, shift = r / std, d - mean * r / std
+        if self.weight is not None:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        return input * scale.to(input.dtype)[:, None, None] + shift.to(input.dtype)[:, None, None]
+
+    def _take_in(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running mean and variance as exponentially weighted moments of all values."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        distance = mean - self.running_mean
+        self.running_mean.add_(self.momentum * distance)
+        self.running_var.add_(self.momentum * distance.square()).mul_(1 - self.momentum)
+        self.running_var.add_(self.momentum * variance)
+
+
+def renormalise(model: nn.Module) -> None:
+    """Turn every `BatchNorm2d` of a model into a `BatchRenorm2d` that holds the same tensors."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d and module.track_running_stats:
+            module.__class__ = BatchRenorm2d  # same state, another forward: names, hooks and optimisers stay
+
+
+def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:
+    """Let batch normalisation average over the window of `iteration` (from 0), instead of PyTorch's ten batches.
+
+    Small batches differ much: statistics of the last few fit the next image badly, and those from long ago fit the
+    weights badly. The limits of renormalised layers widen on the paper's schedule.
+    """
+    share = iteration / iterations
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1 / window(iteration, iterations, fewest=FEWEST_BATCHES)
+        if isinstance(module, BatchRenorm2d):
+            module.r_max = 1 + (LARGEST_R - 1) * _ramp(share, UNTIL_R)
+            module.d_max = LARGEST_D * _ramp(share, UNTIL_D)
+
+
+def _ramp(share: float, until: float) -> float:
+    return min(1.0, max(0.0, (share - FROM) / (until - FROM)))

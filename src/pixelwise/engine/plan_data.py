@@ -1,0 +1,67 @@
+"""Deciding what the user left open from the data: normalisation, class weights, where windows lie, batch statistics."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pixelwise.data.normalise import scaled_size
+from pixelwise.data.scan import DataCard, Dataset
+from pixelwise.engine.batch_norm import SMALL_BATCH
+from pixelwise.engine.plan import Plan
+from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
+
+FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
+MUCH_SMALLER = 0.5  # of the image's area
+
+
+def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
+    """Settle whether each image is normalised by itself; the data card says what suits the data."""
+    card = dataset.card
+    if plan.config.data.normalise_per_image is None:
+        suits = card.normalisation.per_image
+        reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
+        plan.decide(reason, normalise_per_image=suits)
+    chosen = {"per_image": plan.config.data.normalise_per_image}
+    dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
+
+
+def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
+    """Settle the class weights where the configuration leaves them to the data."""
+    loss = plan.config.loss
+    if loss.class_weights == "auto":
+        kind, reason = suitable_class_weights(dataset.card.pixel_counts["train"], dataset.card.classes)
+        plan.config = plan.config.model_copy(update={"loss": loss.model_copy(update={"class_weights": kind})})
+        plan.lines.append(f"loss.class_weights = {kind} ({reason})")
+
+
+def plan_foreground_crops(plan: Plan, card: DataCard) -> None:
+    """Settle how many windows are laid over less frequent classes; crop and scale are settled before."""
+    data = plan.config.data
+    if data.foreground_crops is not None:
+        return
+    assert data.crop is not None
+    height, width = scaled_size(card.image_sizes[0][:2], data.scale or 1.0)
+    rare = rarest_class(card.pixel_counts["train"], card.classes)
+    if rare is None:
+        plan.decide("no class is rare", foreground_crops=0.0)
+    elif data.crop[0] * data.crop[1] > MUCH_SMALLER * height * width:
+        plan.decide("a window shows most of an image", foreground_crops=0.0)
+    else:
+        plan.decide(f"windows would often miss rare classes such as {rare[0]}", foreground_crops=FOREGROUND_CROPS)
+
+
+def plan_batch_norm(plan: Plan, model: nn.Module) -> None:
+    """Settle how batch normalisation trains; the batch size is settled before."""
+    size = plan.config.data.batch_size
+    assert size is not None
+    has = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if plan.config.batch_norm != "auto":
+        return
+    if has and size < SMALL_BATCH:
+        reason = f"batches of {size} say too little by themselves: corrected towards the running statistics"
+        plan.decide(reason, batch_norm="renorm")
+    else:
+        reason = f"batches of {size} windows" if has else "the model has none"
+        plan.config = plan.config.model_copy(update={"batch_norm": "batch"})
+        if has:
+            plan.lines.append(f"batch_norm = batch ({reason})")
