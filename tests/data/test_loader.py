@@ -35,9 +35,9 @@ def dataset(tmp_path: Path) -> Dataset:
     return scan(folder, folder.items)
 
 
-def label_weights(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
+def label_weights(labels: AnyArray, instances: AnyArray | None) -> tuple[AnyArray, AnyArray]:
     assert instances is None
-    return labels.astype(np.float32) + 1
+    return labels, labels.astype(np.float32) + 1
 
 
 def crops(dataset: Dataset, augment: AugmentConfig = STRONG, **changes: Any) -> Crops:
@@ -60,7 +60,7 @@ def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
 
 
 def test_batches_have_the_types_that_training_takes(dataset: Dataset) -> None:
-    (batch,) = load(crops(dataset, margin=3, pixel_weights=label_weights), 0, 1)
+    (batch,) = load(crops(dataset, margin=3, targets=label_weights), 0, 1)
     assert (batch.images.shape, batch.images.dtype) == ((2, 1, 16, 16), torch.float32)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert (batch.labels.shape, batch.labels.dtype) == ((2, 10, 10), torch.int64)
@@ -70,10 +70,10 @@ def test_batches_have_the_types_that_training_takes(dataset: Dataset) -> None:
 
 
 def test_workers_and_start_do_not_change_the_batches(dataset: Dataset) -> None:
-    expected = load(crops(dataset, pixel_weights=label_weights), 0, 9)
-    assert_equal(load(crops(dataset, pixel_weights=label_weights), 0, 9), expected)
-    assert_equal(load(crops(dataset, pixel_weights=label_weights), 5, 9), expected[5:])
-    assert_equal(load(crops(dataset, pixel_weights=label_weights), 5, 9, num_workers=2), expected[5:])
+    expected = load(crops(dataset, targets=label_weights), 0, 9)
+    assert_equal(load(crops(dataset, targets=label_weights), 0, 9), expected)
+    assert_equal(load(crops(dataset, targets=label_weights), 5, 9), expected[5:])
+    assert_equal(load(crops(dataset, targets=label_weights), 5, 9, num_workers=2), expected[5:])
     assert load(crops(dataset), 4, 4) == []
 
 
@@ -98,7 +98,7 @@ def test_an_image_is_changed_anew_in_each_epoch(dataset: Dataset) -> None:
 
 
 def test_without_augmentation_the_image_itself_comes_with_its_central_labels(dataset: Dataset) -> None:
-    windows = crops(dataset, no_augmentation(), crop=SIZE, margin=4, pixel_weights=label_weights)
+    windows = crops(dataset, no_augmentation(), crop=SIZE, margin=4, targets=label_weights)
     items = {item.name: item for item in windows.items}
     for i in range(5):
         sample = windows[i]
@@ -114,7 +114,7 @@ def test_without_augmentation_the_image_itself_comes_with_its_central_labels(dat
 def test_image_labels_and_weights_follow_the_same_warp(dataset: Dataset) -> None:
     """With flips and crops alone, weights are labels + 1 wherever they land, and the image is where its labels are."""
     flips = no_augmentation().model_copy(update={"horizontal_flip": True, "vertical_flip": True, "random_crop": True})
-    windows = crops(dataset, flips, margin=2, pixel_weights=label_weights)
+    windows = crops(dataset, flips, margin=2, targets=label_weights)
     items = {item.name: item for item in windows.items}
     seen = set()
     for i in range(20):
@@ -164,14 +164,14 @@ def test_loading_leaves_all_random_states_alone(dataset: Dataset) -> None:
 def test_scaled_arrays_and_weights_are_kept_within_the_limit(dataset: Dataset) -> None:
     calls: list[int] = []
 
-    def counted(labels: AnyArray, instances: AnyArray | None) -> AnyArray:
+    def counted(labels: AnyArray, instances: AnyArray | None) -> tuple[AnyArray, AnyArray]:
         calls.append(1)
         return label_weights(labels, instances)
 
     one = SIZE[0] * SIZE[1] * (1 + 1 + 4)  # image, labels and float32 weights
     for limit, kept in ((0, 0), (2 * one, 2), (2**31, 5)):
         dataset.cache_bytes = limit
-        windows = crops(dataset, pixel_weights=counted)
+        windows = crops(dataset, targets=counted)
         calls.clear()
         load(windows, 0, 5)  # two epochs
         assert len(calls) == 10 - kept

@@ -1,8 +1,10 @@
 """The Python interface behind the command line: whole jobs, from paths to files."""
 
+from pixelwise.api.check import check
 from pixelwise.api.evaluation import evaluate, load
 from pixelwise.api.prediction import Predicted, find_images, predict
 from pixelwise.api.reports import report
+from pixelwise.api.scores import score
 from pixelwise.api.training import train
 
-__all__ = ["Predicted", "evaluate", "find_images", "load", "predict", "report", "train"]
+__all__ = ["Predicted", "check", "evaluate", "find_images", "load", "predict", "report", "score", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pixelwise.engine.config import read_config
 from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.predict import Segmenter, load_segmenter
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.errors import RequestError
+from pixelwise.errors import RequestError, closest
 
 
 def load(run: str | Path) -> Segmenter:
@@ -26,6 +27,8 @@ def evaluate(
     *,
     split: str | None = None,
     names: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    boundary_class: str | None = None,
     tile: int | None = None,
     flip: bool = False,
     on_image: Callable[[int, int], None] | None = None,
@@ -37,44 +40,69 @@ def evaluate(
         data: dataset folder with the model's classes.
         split: what to score; None means "val", the run's own where the data has none.
         names: file that names the items to score, one a line, instead of a split.
+        metrics: scores beside those of the confusion matrix; see `pixelwise.engine.scoring.METRICS`.
+        boundary_class: name of the class between objects, where dataset.json does not say it.
         tile: input side of a window; None as in prediction.
         flip: average over the image and its mirror image.
         on_image: called with images done and in all.
 
     Returns:
-        `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix` and `per_image`.
+        `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix`, `per_image` and details of the scores.
     """
-    if split is not None and names is not None:
-        raise RequestError(f"--split {split} and --list {names} are both given; accepted: one of them.")
     segmenter = load(run)
-    folder = open_dataset(Path(data), val_list=val_list_of(Path(run), Path(data)))
-    if names is not None:
-        wanted = read_names(Path(names), [item.name for item in folder.items])
-        items = [item for item in folder.items if item.name in wanted]
-        split = f"list {Path(names).name}"
-    else:
-        split = split or "val"
-        items = folder.split(split)
-    dataset = scan_for(segmenter, folder, items)
+    folder = open_dataset(Path(data), **lists_of(Path(run), Path(data)))
+    items, split = choose_items(folder, split, names)
+    dataset = with_boundary(scan_for(segmenter, folder, items), boundary_class)
     return evaluate_items(
         segmenter,
         dataset,
         items,
         split=split,
+        metrics=metrics,
         tile=tile,
         flip=flip,
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     ).to_json()
 
 
-def val_list_of(run: Path, data: Path) -> Path | None:
-    """Return the validation list that a run was trained with, if it was trained on this data."""
+def choose_items(folder: DatasetFolder, split: str | None, names: str | Path | None) -> tuple[list[Item], str]:
+    """Return the items to score and a name for them: a split ("val" if None), or those that a file names."""
+    if split is not None and names is not None:
+        raise RequestError(f"--split {split} and --list {names} are both given; accepted: one of them.")
+    if names is None:
+        return folder.split(split or "val"), split or "val"
+    wanted = read_names(Path(names), [item.name for item in folder.items])
+    return [item for item in folder.items if item.name in wanted], f"list {Path(names).name}"
+
+
+def with_boundary(dataset: Dataset, name: str | None) -> Dataset:
+    """Return a data set whose boundary class is the one of this name; None leaves what the data says."""
+    if name is None:
+        return dataset
+    classes = dataset.card.classes
+    if name not in classes:
+        raise RequestError(
+            f"--boundary-class {name!r} is no class; accepted: {', '.join(classes[:12])}; closest: "
+            f"{closest(name, classes)}. Correct the name."
+        )
+    card = dataset.card.model_copy(update={"boundary_class": classes.index(name)})
+    return replace(dataset, card=card)
+
+
+def lists_of(run: Path, data: Path) -> dict[str, Path | None]:
+    """Return the lists of validation and test items that a run was trained with, if it was trained on this data."""
     config = RunFolder(run).config
     if not run.is_dir() or not config.exists():
-        return None
+        return {}
     stored = read_config(config).data
-    same = Path(stored.path).resolve() == data.resolve()
-    return Path(stored.val_list) if same and stored.val_list is not None else None
+    if Path(stored.path).resolve() != data.resolve():
+        return {}
+    return {"val_list": as_path(stored.val_list), "test_list": as_path(stored.test_list)}
+
+
+def as_path(given: str | Path | None) -> Path | None:
+    """Return a path, or None for None."""
+    return None if given is None else Path(given)
 
 
 def scan_for(segmenter: Segmenter, folder: DatasetFolder, items: Sequence[Item]) -> Dataset:

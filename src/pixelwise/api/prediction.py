@@ -13,6 +13,8 @@ import numpy as np
 
 from pixelwise.api.evaluation import load
 from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
+from pixelwise.engine.predict import label_png
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable, npy, picture_png, write_atomically
 
@@ -25,11 +27,13 @@ class Predicted:
         outputs: files, in the order of the inputs.
         seconds: wall-clock time, loading included.
         peak_memory_mb: largest memory of the process so far; None on Windows, which does not count it so.
+        num_objects: objects of all images, None where none were asked for.
     """
 
     outputs: tuple[Path, ...]
     seconds: float
     peak_memory_mb: float | None
+    num_objects: int | None
 
 
 def predict(
@@ -41,6 +45,9 @@ def predict(
     flip: bool = False,
     overlay: bool = False,
     probabilities: bool = False,
+    instances: bool = False,
+    object_method: Method | None = None,
+    object_classes: Sequence[str] = (),
     on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
@@ -53,6 +60,9 @@ def predict(
         flip: average over the image and its mirror image.
         overlay: write NAME_overlay.png too, the image under the classes' colours.
         probabilities: write NAME.npy too, float16 (K, H, W).
+        instances: write NAME_instances.png too, 16-bit object ids, and objects.csv, a row for each object.
+        object_method: how areas are cut into objects; see `pixelwise.engine.objects`.
+        object_classes: classes whose areas are objects; all but background and boundary class if empty.
         on_image: called with images done and in all.
 
     Raises:
@@ -62,9 +72,17 @@ def predict(
     """
     started = time.perf_counter()
     images = find_images(inputs)
-    endings = [".png", *(["_overlay.png"] if overlay else []), *([".npy"] if probabilities else [])]
+    if not instances and (object_method or object_classes):
+        raise RequestError(
+            "an object method or object classes are given, which have no effect without objects; accepted: both with "
+            "--instances. Add it, or leave them out."
+        )
+    asked = {"_overlay.png": overlay, ".npy": probabilities, "_instances.png": instances}
+    endings = [".png", *(ending for ending, wanted in asked.items() if wanted)]
     outputs = _plan_outputs(images, Path(out), endings)
     segmenter = load(run)
+    rule = object_rule(segmenter.card, method=object_method, classes=object_classes) if instances else None
+    rows: list[tuple[object, ...]] = []
     check_writable(Path(out))
     for done, path in enumerate(images, start=1):
         prediction = segmenter.predict(path, tile=tile, flip=flip)
@@ -73,13 +91,26 @@ def predict(
                 prediction.save(place)
             elif ending == "_overlay.png":
                 write_atomically(place, picture_png(prediction.overlay()))
+            elif ending == "_instances.png":
+                assert rule is not None
+                objects = find_objects(prediction.labels, prediction.probabilities, rule)
+                write_atomically(place, label_png(objects.ids16(), ()))
+                rows += object_rows(path.stem, objects, segmenter.card.classes)
             else:
                 write_atomically(place, npy(prediction.probabilities.cpu().numpy().astype(np.float16)))
         if on_image is not None:
             on_image(done, len(images))
+    written = [place for path in images for place in outputs[path]]
+    if rule is not None:
+        written.append(Path(out) / OBJECT_TABLE)
+        write_atomically(written[-1], table_csv(rows))
     seconds = time.perf_counter() - started
-    written = tuple(place for path in images for place in outputs[path])
-    return Predicted(outputs=written, seconds=round(seconds, 3), peak_memory_mb=_peak_memory_mb())
+    return Predicted(
+        outputs=tuple(written),
+        seconds=round(seconds, 3),
+        peak_memory_mb=_peak_memory_mb(),
+        num_objects=len(rows) if instances else None,
+    )
 
 
 def _peak_memory_mb() -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.api.evaluation import load, scan_for, val_list_of
+from pixelwise.api.evaluation import lists_of, load, scan_for
 from pixelwise.data.dataset import Item, open_dataset
 from pixelwise.data.pictures import to_display
 from pixelwise.data.scan import Dataset
@@ -30,7 +30,7 @@ def report(run: str | Path) -> Path:
     worst = [row for row in scored[:count] if row not in best]
     segmenter = load(run)
     try:
-        data = open_dataset(Path(config.data.path), val_list=val_list_of(folder.root, Path(config.data.path)))
+        data = open_dataset(Path(config.data.path), **lists_of(folder.root, Path(config.data.path)))
         items = {item.name: item for item in data.split("val")}
         dataset = scan_for(segmenter, data, [items[row["name"]] for row in (*best, *worst)])
     except (RequestError, KeyError) as error:  # the data has moved or changed: the rest still stands

@@ -26,6 +26,7 @@ def train(
     epochs: float | None = None,
     iterations: int | None = None,
     val_list: str | Path | None = None,
+    test_list: str | Path | None = None,
     weights: str | Path | None = None,
     seed: int | None = None,
     settings: Sequence[str] = (),
@@ -43,6 +44,7 @@ def train(
         epochs: passes over the training images.
         iterations: optimiser steps.
         val_list: file that names the validation items, where the data has no val split.
+        test_list: file that names items to hold out of training and validation, as the split "test".
         weights: safetensors file to start from.
         seed: of weights, sampling and augmentation.
         settings: "key=value" for any other key of the configuration.
@@ -59,8 +61,9 @@ def train(
     budget = {"minutes": minutes, "cpu_minutes": cpu_minutes, "epochs": epochs, "iterations": iterations}
     given = {key: value for key, value in budget.items() if value is not None}
     values: dict[str, Any] = {"data": {"path": _absolute(data)}}
-    if val_list is not None:
-        values["data"]["val_list"] = _absolute(val_list)
+    for key, path in (("val_list", val_list), ("test_list", test_list)):
+        if path is not None:
+            values["data"][key] = _absolute(path)
     for key, value in (
         ("model", model),
         ("weights", None if weights is None else _absolute(weights)),

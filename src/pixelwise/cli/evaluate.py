@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
+from pixelwise.cli.output import Reporter, json_option, listed, print_json, scores_text
 
 
 @click.command("evaluate", short_help="Score a run on a data set.")
@@ -14,11 +14,21 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--split", metavar="NAME", help="What to score.  [default: val]")
 @click.option("--list", "names", type=click.Path(path_type=Path), help="File that names the items to score.")
+@click.option("--metrics", metavar="M,N", help="More scores, such as boundary_iou,bf,vrand,vinfo,seg,ap,pq.")
+@click.option("--boundary-class", metavar="NAME", help="The class between objects, where dataset.json is silent.")
 @click.option("--tile", type=int, help="Input side of a window in pixels.")
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
 @json_option
 def command(
-    run: Path, data: Path, split: str | None, names: Path | None, tile: int | None, flip: bool, as_json: bool
+    run: Path,
+    data: Path,
+    split: str | None,
+    names: Path | None,
+    metrics: str | None,
+    boundary_class: str | None,
+    tile: int | None,
+    flip: bool,
+    as_json: bool,
 ) -> None:
     """Score RUN (a run folder or model file) on DATA, at the labels' own size.
 
@@ -33,6 +43,8 @@ def command(
             data,
             split=split,
             names=names,
+            metrics=listed(metrics),
+            boundary_class=boundary_class,
             tile=tile,
             flip=flip,
             on_image=lambda done, total: reporter.advance("scoring", done, total),

@@ -46,28 +46,51 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+METRIC_NAMES = {
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "fwiou": "frequency-weighted IoU",
+    "boundary_iou": "boundary IoU",
+    "bf": "boundary F1 (BF)",
+    "vrand": "V_rand",
+    "vinfo": "V_info",
+    "rand_error": "Rand error",
+    "pixel_error": "pixel error",
+    "warping_error": "warping error",
+    "seg": "SEG",
+    "ap": "mask AP",
+    "ap50": "mask AP50",
+    "ap75": "mask AP75",
+    "pq": "panoptic quality",
+    "dsb2018": "DSB 2018 score",
+    "ece": "calibration error",
+}
+# Of the protocol, what the first lines say already.
+_SAID = ("split", "resolution", "flip", "average", "ignored", "scale", "tile", "absent_classes", "ece")
+
+
+def listed(given: str | None) -> list[str]:
+    """Split a comma-separated option."""
+    return [word.strip() for word in (given or "").split(",") if word.strip()]
+
+
 def scores_text(result: dict[str, Any]) -> str:
     """Show an evaluation: the scores, the protocol beside them, and the table per class."""
-    names = {
-        "miou": "mean IoU",
-        "pixel_accuracy": "pixel accuracy",
-        "mean_accuracy": "mean accuracy",
-        "fwiou": "frequency-weighted IoU",
-    }
     rows = [("class", "IoU", "accuracy", "true pixels", "note")]
     for name, row in result["per_class"].items():
         rows.append((name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or ""))
-    protocol = result["protocol"]
-    lines = [f"  {names[key]:24}{percent(result['metrics'][key])}" for key in names]
+    protocol, metrics = result["protocol"], result["metrics"]
+    lines = [f"  {METRIC_NAMES.get(key, key):24}{percent(value)}" for key, value in metrics.items()]
     images = f"{result['num_images']} image{'s' if result['num_images'] > 1 else ''}"
-    flip = ", averaged with mirror images" if protocol["flip"] else ""
+    flip = ", averaged with mirror images" if protocol.get("flip") else ""
     return "\n".join(
         [
             *lines,
             f"  on {images} of {protocol['split']!r} at {protocol['resolution']}{flip}",
             f"  {protocol['average']}; ignored: {protocol['ignored']}",
-            "",
-            table(rows, right=(1, 2, 3)),
+            *(f"  {key.replace('_', ' ')}: {said}" for key, said in protocol.items() if key not in _SAID),
+            *(["", table(rows, right=(1, 2, 3))] if len(rows) > 1 else []),
         ]
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, print_json
+from pixelwise.cli.output import Reporter, json_option, listed, print_json
 
 
 @click.command("predict", short_help="Segment images of any size.")
@@ -17,6 +18,13 @@ from pixelwise.cli.output import Reporter, json_option, print_json
 @click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
 @click.option("--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image.")
 @click.option("--probabilities", is_flag=True, help="Write NAME.npy too: float16 (classes, height, width).")
+@click.option("--instances", is_flag=True, help="Write NAME_instances.png too: 16-bit object ids; and objects.csv.")
+@click.option(
+    "--object-method",
+    type=click.Choice(["distance", "border"]),
+    help="Cut areas where they are narrow, or along a boundary class.  [default: border where the model knows one]",
+)
+@click.option("--object-classes", metavar="A,B", help="Classes whose areas are objects.  [default: all but background]")
 @json_option
 def command(
     run: Path,
@@ -26,6 +34,9 @@ def command(
     flip: bool,
     overlay: bool,
     probabilities: bool,
+    instances: bool,
+    object_method: Literal["distance", "border"] | None,
+    object_classes: str | None,
     as_json: bool,
 ) -> None:
     """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
@@ -45,19 +56,18 @@ def command(
             flip=flip,
             overlay=overlay,
             probabilities=probabilities,
+            instances=instances,
+            object_method=object_method,
+            object_classes=listed(object_classes),
             on_image=lambda done, total: reporter.advance("predicting", done, total),
         )
     finally:
         reporter.close()
     if as_json:
-        print_json(
-            {
-                "outputs": [str(path) for path in result.outputs],
-                "seconds": result.seconds,
-                "peak_memory_mb": result.peak_memory_mb,
-            }
-        )
-    else:
-        click.echo(
-            f"{len(result.outputs)} files in {out}, {result.seconds:.1f} s, {result.peak_memory_mb:.0f} MB at most"
-        )
+        values = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
+        objects = {} if result.num_objects is None else {"num_objects": result.num_objects}
+        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects})
+        return
+    memory = "" if result.peak_memory_mb is None else f", {result.peak_memory_mb:.0f} MB at most"
+    objects_found = "" if result.num_objects is None else f", {result.num_objects} objects"
+    click.echo(f"{len(result.outputs)} files in {out}{objects_found}, {result.seconds:.1f} s{memory}")

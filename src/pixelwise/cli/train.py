@@ -19,6 +19,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 @click.option("--epochs", type=float, help="Train for so many passes over the images.")
 @click.option("--iterations", type=int, help="Train for so many steps.")
 @click.option("--val-list", type=click.Path(path_type=Path), help="File that names the validation items, one a line.")
+@click.option("--test-list", type=click.Path(path_type=Path), help="File that names items to hold out entirely.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Start from a .safetensors file of the same model.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of config.yaml; may be repeated.")
 @click.option("--seed", type=int, help="Of weights, sampling and augmentation.  [default: 0]")
@@ -33,6 +34,7 @@ def command(
     epochs: float | None,
     iterations: int | None,
     val_list: Path | None,
+    test_list: Path | None,
     weights: Path | None,
     settings: tuple[str, ...],
     seed: int | None,
@@ -58,6 +60,7 @@ def command(
             epochs=epochs,
             iterations=iterations,
             val_list=val_list,
+            test_list=test_list,
             weights=weights,
             seed=seed,
             settings=settings,

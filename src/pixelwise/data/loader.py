@@ -47,7 +47,7 @@ class _Sample(NamedTuple):
     name: str
 
 
-PixelWeights = Callable[[AnyArray, AnyArray | None], AnyArray]
+Targets = Callable[[AnyArray, AnyArray | None], tuple[AnyArray, AnyArray]]
 
 
 @dataclass
@@ -65,7 +65,8 @@ class Crops(TorchDataset[_Sample]):
         foreground: share of the windows that are laid over a pixel of another class than `common_class`, each class of
             the image being as likely; images without one are sampled as ever.
         common_class: index of the most frequent class.
-        pixel_weights: from labels and object ids (H, W) to a weight map (H, W), None without weights.
+        targets: from labels and object ids (H, W) to the labels to train on and their weights (H, W); None takes the
+            labels as they are, without weights.
     """
 
     dataset: Dataset
@@ -77,7 +78,7 @@ class Crops(TorchDataset[_Sample]):
     seed: int
     foreground: float = 0.0
     common_class: int = 0
-    pixel_weights: PixelWeights | None = None
+    targets: Targets | None = None
     _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
     _bytes: int = 0
     _own: dict[str, Normalisation] = field(default_factory=dict, repr=False)
@@ -124,16 +125,16 @@ class Crops(TorchDataset[_Sample]):
 
     def _arrays(self, item: Item) -> tuple[AnyArray, AnyArray, AnyArray | None]:
         """Return image, labels and weight map at the training scale; kept where that took work."""
-        if self.scale == 1 and self.pixel_weights is None:
+        if self.scale == 1 and self.targets is None:
             return self.dataset.image(item), self.dataset.labels(item), None
         if item.name in self._scaled:
             return self._scaled[item.name]
         image = resize_image(self.dataset.read_image(item), self.scale)
         labels = resize_labels(self.dataset.read_labels(item), self.scale)
         weights = None
-        if self.pixel_weights is not None:
+        if self.targets is not None:
             objects = self.dataset.instances(item)
-            weights = self.pixel_weights(labels, None if objects is None else resize_labels(objects, self.scale))
+            labels, weights = self.targets(labels, None if objects is None else resize_labels(objects, self.scale))
         size = image.nbytes + labels.nbytes + (0 if weights is None else weights.nbytes)
         if size <= self.dataset.free_bytes - self._bytes:
             self._scaled[item.name] = (image, labels, weights)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from pixelwise.data.dataset import Item
+from pixelwise.data.images import AnyArray
 from pixelwise.data.scan import Dataset
+from pixelwise.engine.objects import Objects, find_objects, given_objects, object_rule
 from pixelwise.engine.predict import Segmenter
+from pixelwise.engine.scoring import OBJECTS, BorderSplit, Case, Known, Reliability, Tally, build_tallies, check_metrics
 from pixelwise.metrics import confusion_matrix, semantic_scores
 
 Protocol = dict[str, str | int | float | bool | None]
+CONFUSIONS = 8  # the largest ones, for the report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,28 +38,36 @@ class Evaluation:
     Attributes:
         confusion: int64 (K, K), rows truth.
         classes: names in index order.
-        loss: mean of -log p(true class) over all counted pixels, in nats.
+        loss: mean of -log p(true class) over all counted pixels, in nats; None without probabilities.
         per_image: in the order of the items.
         protocol: how it was measured.
+        more_metrics: scores beside those of the confusion matrix, by name.
+        details: what else a report shows, by name.
+        with_maps: label maps were compared; otherwise only objects were, and classes have no scores.
     """
 
     confusion: NDArray[np.int64]
     classes: tuple[str, ...]
-    loss: float
+    loss: float | None
     per_image: tuple[ImageScore, ...]
     protocol: Protocol
+    more_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    with_maps: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `evaluate --json` prints and `metrics.json` holds."""
         scores = semantic_scores(self.confusion, self.classes).to_json()
+        maps = scores if self.with_maps else {"metrics": {}, "per_class": {}}
         return {
-            "metrics": scores["metrics"],
-            "per_class": scores["per_class"],
+            "metrics": {**maps["metrics"], **self.more_metrics},
+            "per_class": maps["per_class"],
             "protocol": self.protocol,
             "num_images": len(self.per_image),
             "loss": self.loss,
             "confusion_matrix": self.confusion.tolist(),
             "per_image": [vars(score) for score in self.per_image],
+            **self.details,
         }
 
 
@@ -65,6 +77,7 @@ def evaluate_items(
     items: Sequence[Item],
     *,
     split: str,
+    metrics: Sequence[str] = (),
     tile: int | None = None,
     flip: bool = False,
     on_image: Callable[[int], None] | None = None,
@@ -76,43 +89,148 @@ def evaluate_items(
         dataset: scanned images and masks with the model's classes.
         items: what to score.
         split: name of the set, for the protocol.
+        metrics: names of scores beside those of the confusion matrix and the calibration.
         tile: input side of a window; None as in `Segmenter.predict`.
         flip: average over mirrored images.
         on_image: called with the number of images done.
     """
     card = segmenter.card
-    ignore = dataset.card.ignore_index
-    confusion = np.zeros((card.num_classes, card.num_classes), dtype=np.int64)
-    per_image: list[ImageScore] = []
-    loss, counted = 0.0, 0
+    known = known_of(segmenter, dataset, items)
+    names = check_metrics(metrics, known)
+    rule = object_rule(card) if set(names) & set(OBJECTS) else None
+    scorer = Scorer(known, names, with_probabilities=True)
     for done, item in enumerate(items, start=1):
         labels = dataset.labels(item)
         prediction = segmenter.predict(dataset.image(item), tile=tile, flip=flip)
-        matrix = confusion_matrix(prediction.labels, labels, card.num_classes, ignore)
-        confusion += matrix
-        image_loss, pixels = _log_loss(prediction.probabilities, labels, ignore)
-        loss, counted = loss + image_loss, counted + pixels
-        scores = semantic_scores(matrix, card.classes)
-        per_image.append(ImageScore(name=item.name, miou=scores.miou, pixel_accuracy=scores.pixel_accuracy))
+        case = Case(
+            labels=prediction.labels,
+            truth=labels,
+            probabilities=prediction.probabilities,
+            objects=None if rule is None else find_objects(prediction.labels, prediction.probabilities, rule),
+            true_objects=None if rule is None else true_objects(dataset, item, labels),
+        )
+        scorer.add(item.name, case)
         if on_image is not None:
             on_image(done)
-    protocol: Protocol = {
-        "split": split,
-        "resolution": "the labels' own size",
-        "scale": card.scale,
-        "flip": flip,
-        "tile": tile,
-        "ignored": "none" if ignore is None else f"pixels with value {ignore}",
-        "average": "one confusion matrix over all images",
-        "absent_classes": "a class neither in truth nor predicted is left out of the means",
-    }
-    return Evaluation(
-        confusion=confusion,
-        classes=card.classes,
-        loss=loss / max(1, counted),
-        per_image=tuple(per_image),
-        protocol=protocol,
+    protocol: Protocol = {"split": split, "scale": card.scale, "flip": flip, "tile": tile}
+    if rule is not None:
+        protocol["objects"] = f"watershed on the {'border' if rule.border is not None else 'distance'}"
+    return scorer.result(protocol)
+
+
+class Scorer:
+    """All scores of a data set, fed image by image.
+
+    Args:
+        known: what is known of the data.
+        names: metrics beside those of the confusion matrix.
+        with_maps: there are label maps to score; without them there are objects only.
+        with_probabilities: every image comes with probabilities: calibration is measured as well.
+    """
+
+    def __init__(
+        self, known: Known, names: Sequence[str], *, with_maps: bool = True, with_probabilities: bool = False
+    ) -> None:
+        self.known = known
+        self.with_maps = with_maps
+        self.with_probabilities = with_probabilities
+        # The first two are cheap, and every report shows them.
+        always: list[Tally] = [Reliability(known)] if with_probabilities or "ece" in names else []
+        always += [BorderSplit(known)] if with_maps else []
+        self.tallies = [*always, *build_tallies([name for name in names if name != "ece"], known)]
+        self.confusion = np.zeros((len(known.classes), len(known.classes)), dtype=np.int64)
+        self.mixed = Confusions(known.classes)
+        self.per_image: list[ImageScore] = []
+        self.loss, self.counted = 0.0, 0
+
+    def add(self, name: str, case: Case) -> None:
+        """Count one image."""
+        classes, ignore = self.known.classes, self.known.ignore_index
+        score = ImageScore(name=name, miou=None, pixel_accuracy=None)
+        if self.with_maps:
+            matrix = confusion_matrix(case.labels, case.truth, len(classes), ignore)
+            self.confusion += matrix
+            self.mixed.add(name, matrix)
+            scores = semantic_scores(matrix, classes)
+            score = ImageScore(name=name, miou=scores.miou, pixel_accuracy=scores.pixel_accuracy)
+        self.per_image.append(score)
+        if case.probabilities is not None:
+            loss, pixels = _log_loss(case.probabilities, case.truth, ignore)
+            self.loss, self.counted = self.loss + loss, self.counted + pixels
+        for tally in self.tallies:
+            tally.add(case)
+
+    def result(self, protocol: Protocol) -> Evaluation:
+        """Return the scores of all images so far, and how they were measured after what `protocol` says."""
+        ignore = self.known.ignore_index
+        said: Protocol = {
+            **protocol,
+            "resolution": "the labels' own size",
+            "ignored": "none" if ignore is None else f"pixels with value {ignore}",
+            "average": "one confusion matrix over all images",
+            "absent_classes": "a class neither in truth nor predicted is left out of the means",
+        }
+        details: dict[str, Any] = {"confusions": self.mixed.largest(self.confusion)} if self.with_maps else {}
+        return Evaluation(
+            confusion=self.confusion,
+            classes=self.known.classes,
+            loss=self.loss / max(1, self.counted) if self.with_probabilities else None,
+            per_image=tuple(self.per_image),
+            protocol=said | {key: value for tally in self.tallies for key, value in tally.protocol().items()},
+            more_metrics={key: value for tally in self.tallies for key, value in tally.values().items()},
+            details=details | {key: value for tally in self.tallies for key, value in tally.details().items()},
+            with_maps=self.with_maps,
+        )
+
+
+def known_of(segmenter: Segmenter, dataset: Dataset, items: Sequence[Item]) -> Known:
+    """Say what is known of the data, and of the model where the data is silent."""
+    boundary = dataset.card.boundary_class
+    return Known(
+        classes=segmenter.card.classes,
+        ignore_index=dataset.card.ignore_index,
+        boundary_class=segmenter.card.boundary_class if boundary is None else boundary,
+        has_objects=all(item.instances is not None for item in items),
     )
+
+
+def true_objects(dataset: Dataset, item: Item, labels: AnyArray) -> Objects:
+    """Return the true objects of an item that has them, each with the class of most of its pixels."""
+    ids = dataset.instances(item)
+    assert ids is not None
+    return given_objects(ids, labels)
+
+
+class Confusions:
+    """Which image shows each confusion of two classes best."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.most = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        self.where: dict[tuple[int, int], str] = {}
+
+    def add(self, name: str, matrix: NDArray[np.int64]) -> None:
+        """Take in the confusion matrix of one image."""
+        for truth, prediction in np.argwhere(matrix > self.most).tolist():
+            self.where[truth, prediction] = name
+        np.maximum(self.most, matrix, out=self.most)
+
+    def largest(self, total: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return the confusions of most pixels, each with its share of the true class and the image of most pixels."""
+        wrong = total - np.diag(np.diag(total))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+        pairs = [divmod(int(place), len(self.classes)) for place in order]
+        return [
+            {
+                "truth": self.classes[truth],
+                "prediction": self.classes[prediction],
+                "pixels": int(wrong[truth, prediction]),
+                "share": float(wrong[truth, prediction] / total[truth].sum()),
+                "image": self.where[truth, prediction],
+            }
+            for truth, prediction in pairs
+            if wrong[truth, prediction]
+        ]
 
 
 def _log_loss(probabilities: torch.Tensor, labels: NDArray[Any], ignore: int | None) -> tuple[float, int]:

@@ -36,6 +36,7 @@ class ModelCard(BaseModel):
         classes: names in index order.
         palette: colours [r, g, b] in the same order.
         ignore_index: label that did not count in training.
+        boundary_class: id of the class that runs between objects, such as membranes; None where none is known.
         normalisation: from stored values to network input.
         scale: factor by which images are resized before the network sees them.
         input_rule: legal input sizes, in words.
@@ -55,6 +56,7 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int | None
+    boundary_class: int | None = None
     normalisation: Normalisation
     scale: float
     input_rule: str

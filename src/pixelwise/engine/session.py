@@ -14,11 +14,9 @@ import torch
 from torch import nn
 
 from pixelwise.data.dataset import Item, open_dataset
-from pixelwise.data.images import AnyArray
 from pixelwise.data.loader import Batch, Crops
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
-from pixelwise.data.separation import label_components, separate_touching, separation_weights
 from pixelwise.engine.averaging import Average
 from pixelwise.engine.batch_norm import renormalise
 from pixelwise.engine.config import TrainConfig, dump_config
@@ -39,9 +37,10 @@ from pixelwise.engine.plan_data import plan_batch_norm, plan_class_weights, plan
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer
+from pixelwise.engine.targets import Separation, background_of
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
-from pixelwise.losses.segmentation import LossConfig, SegmentationLoss, class_weights, most_frequent_class
+from pixelwise.losses.segmentation import SegmentationLoss, class_weights, most_frequent_class
 from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
@@ -159,6 +158,7 @@ class Session:
             classes=card.classes,
             palette=palette_of(card),
             ignore_index=card.ignore_index,
+            boundary_class=card.boundary_class,
             normalisation=card.normalisation,
             scale=self.config.data.scale or 1.0,
             input_rule=size_rule_of(self.model).describe(),
@@ -175,7 +175,8 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
     model_info(config.model)
     plan = plan_machine(config)
     config = plan.config
-    folder = open_dataset(Path(config.data.path), val_list=Path(config.data.val_list) if config.data.val_list else None)
+    lists = {key: Path(path) for key in ("val_list", "test_list") if (path := getattr(config.data, key)) is not None}
+    folder = open_dataset(Path(config.data.path), **lists)
     items = [*folder.split("train"), *folder.split("val")]
     listener.say(f"reading {len(items)} images and their masks")
     dataset = scan(folder, items, cache_bytes=int((config.data.cache_gb or 0) * 1e9))
@@ -298,7 +299,7 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         seed=config.seed,
         foreground=config.data.foreground_crops or 0.0,
         common_class=most_frequent_class(card.pixel_counts["train"], card.classes),
-        pixel_weights=SeparationWeights(config.loss, card.ignore_index) if config.loss.separation else None,
+        targets=Separation(config.loss, card.ignore_index, background_of(card)) if config.loss.separation else None,
     )
     return Session(
         config=config,
@@ -312,21 +313,6 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         crops=crops,
         validation=dataset.folder.split("val"),
     )
-
-
-@dataclass(frozen=True)
-class SeparationWeights:
-    """U-Net's weight map as a function of labels and object ids; components stand in for missing ids."""
-
-    config: LossConfig
-    ignore_index: int | None
-
-    def __call__(self, labels: AnyArray, instances: AnyArray | None) -> AnyArray:
-        """Return weights, float32 (H, W), for class ids (H, W) and object ids (H, W) or None."""
-        if instances is None:
-            instances = label_components(labels, (labels > 0) & (labels != self.ignore_index))
-        instances = instances * separate_touching(instances)  # the paper's thin ridge between touching cells
-        return separation_weights(instances, w0=self.config.separation_w0, sigma=self.config.separation_sigma)
 
 
 def palette_of(card: DataCard) -> tuple[tuple[int, int, int], ...]:

@@ -138,7 +138,7 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from."""
     run = session.run
     evaluation = session.validate(session.judged, session.validation)
-    if not math.isfinite(evaluation.loss):
+    if evaluation.loss is None or not math.isfinite(evaluation.loss):
         raise WorkError(
             f"the validation loss is {evaluation.loss} at iteration {progress.iteration}; nothing of this state was "
             f"kept. Lower optimizer.lr; {run.root} keeps the last good state."

@@ -25,7 +25,8 @@ class LossConfig(BaseModel):
         class_weights: "auto" ("root_frequency" where a class holds less than 2 % of the training pixels, else
             "none"); "none"; "median_frequency" (SegNet: median of the class frequencies over the class's own);
             "root_frequency" (the square root of that, a milder balance).
-        separation: multiply pixels by U-Net's weight map, which stresses the gaps between touching objects.
+        separation: train as U-Net does against objects that grow together: a thin ridge of background between
+            touching objects, and a weight map that stresses the gaps.
         separation_w0: height of its separation term (w0).
         separation_sigma: its reach in pixels (sigma).
     """

@@ -23,7 +23,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -273,7 +273,7 @@ class SemanticScores:
     per_class: tuple[ClassScores, ...]
     confusion: Counts
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers under the names of the report; None where not defined."""
         return {
             "metrics": {
