@@ -9,18 +9,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelwise.api import evaluate, load, predict, train
+    from pixelwise.api import check, evaluate, load, look, predict, score, train
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
     from pixelwise.structures import SegmentationOutput, SizeRule
 
 _HOMES = {
+    "check": "pixelwise.api",
     "create_model": "pixelwise.models",
     "describe": "pixelwise.engine.describe",
     "evaluate": "pixelwise.api",
     "list_models": "pixelwise.models",
     "load": "pixelwise.api",
+    "look": "pixelwise.api",
     "predict": "pixelwise.api",
+    "score": "pixelwise.api",
     "SegmentationOutput": "pixelwise.structures",
     "SizeRule": "pixelwise.structures",
     "train": "pixelwise.api",
@@ -29,12 +32,15 @@ _HOMES = {
 __all__ = [
     "SegmentationOutput",
     "SizeRule",
+    "check",
     "create_model",
     "describe",
     "evaluate",
     "list_models",
     "load",
+    "look",
     "predict",
+    "score",
     "train",
 ]
 

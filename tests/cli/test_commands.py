@@ -22,7 +22,7 @@ RUN_FILES = {
     "last/checkpoint.safetensors",
     "report.html",
 }
-COMMANDS = ("demo", "train", "evaluate", "predict", "report", "models", "describe")
+COMMANDS = ("demo", "check", "train", "evaluate", "score", "predict", "report", "look", "models", "describe")
 
 
 def files(folder: Path) -> set[str]:

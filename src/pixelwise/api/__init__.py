@@ -6,5 +6,18 @@ from pixelwise.api.prediction import Predicted, find_images, predict
 from pixelwise.api.reports import report
 from pixelwise.api.scores import score
 from pixelwise.api.training import train
+from pixelwise.report.look import Looked, look
 
-__all__ = ["Predicted", "check", "evaluate", "find_images", "load", "predict", "report", "score", "train"]
+__all__ = [
+    "Looked",
+    "Predicted",
+    "check",
+    "evaluate",
+    "find_images",
+    "load",
+    "look",
+    "predict",
+    "report",
+    "score",
+    "train",
+]

@@ -17,10 +17,13 @@ from pixelwise.errors import RequestError, WorkError, closest
 # name: (module, one-line help); the help stands here so that listing commands imports none of them
 COMMANDS = {
     "demo": ("pixelwise.cli.demo", "Run the whole path on embedded data, in about a minute."),
+    "check": ("pixelwise.cli.check", "Recognise layout and masks, list every problem, draw a data card."),
     "train": ("pixelwise.cli.train", "Train a model on a folder of images and masks."),
     "evaluate": ("pixelwise.cli.evaluate", "Score a run on a data set."),
+    "score": ("pixelwise.cli.score", "Score predictions made by any program."),
     "predict": ("pixelwise.cli.predict", "Segment images of any size."),
     "report": ("pixelwise.cli.report", "Write the report of a run again."),
+    "look": ("pixelwise.cli.look", "Draw filters, activations, probabilities and receptive fields."),
     "models": ("pixelwise.cli.models", "List the models."),
     "describe": ("pixelwise.cli.describe", "Describe a model: layers, parameters, receptive field, sizes."),
 }

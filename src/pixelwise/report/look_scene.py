@@ -1,0 +1,206 @@
+"""A model before an image: where its weights come from, its layer table at the image's size, and its passes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from pixelwise.data.images import AnyArray
+from pixelwise.data.normalise import Normalisation, scaled_size
+from pixelwise.data.pictures import default_palette, to_display
+from pixelwise.engine.layer_table import Layer, layer_table
+from pixelwise.engine.model_file import ModelCard, Option, build_model, build_twin
+from pixelwise.engine.predict import Segmenter, default_device, load_segmenter
+from pixelwise.engine.tiles import plan_spans
+from pixelwise.errors import RequestError, closest
+from pixelwise.models import list_models, model_info
+from pixelwise.report.look_figures import View
+from pixelwise.report.look_layers import Place, Unit, central_unit, layer_labels, place_of, unit_strides
+from pixelwise.report.look_pass import Reader, Watched, watch
+from pixelwise.structures import SizeRule, size_rule_of
+
+MAX_SIDE = 1024  # of what one pass sees, in pixels at the network's scale
+
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A model that is ready for images.
+
+    Attributes:
+        segmenter: model and card.
+        origin: where its weights come from, in a sentence.
+    """
+
+    segmenter: Segmenter
+    origin: str
+
+
+def open_target(
+    target: str | Path, image: AnyArray, *, num_classes: int | None, seed: int | None, options: Mapping[str, Option]
+) -> Target:
+    """Load a run, or build a model of the catalogue for an image (H, W, C); see `look`."""
+    name, exists = str(target), Path(target).exists()
+    is_name = isinstance(target, str) and name in list_models()
+    if is_name and exists:
+        raise RequestError(
+            f"{name!r} is a model's name and a path here; accepted: one of them. Write ./{name} for the path, or call "
+            "from another folder for the model."
+        )
+    if not is_name and not exists:
+        raise RequestError(
+            f"{name!r} is no model and no path; accepted: a name of `pixelwise models` (closest: "
+            f"{closest(name, list_models())}), a run folder or a model file. Correct it."
+        )
+    if is_name:
+        classes = 2 if num_classes is None else num_classes
+        return _untrained(name, image, num_classes=classes, seed=seed or 0, options=options)
+    own = {"num_classes": num_classes, "seed": seed, "options": options or None}
+    given = [f"{key}={value}" for key, value in own.items() if value is not None]
+    if given:
+        raise RequestError(
+            f"{', '.join(given)} is given with the run {name}, which has its own; accepted: only with a model's name. "
+            "Leave it out."
+        )
+    return _trained(Path(target))
+
+
+def _trained(path: Path) -> Target:
+    segmenter = load_segmenter(path)
+    card = segmenter.card
+    _check_task(card.model)
+    segmenter.model.requires_grad_(False).to(memory_format=torch.contiguous_format)
+    score = card.metrics.get("miou")
+    words = "" if score is None else f"; mean IoU {score:.4f} on its validation images"
+    return Target(segmenter=segmenter, origin=f"Trained: weights of iteration {card.iteration}{words}.")
+
+
+def _untrained(name: str, image: AnyArray, *, num_classes: int, seed: int, options: Mapping[str, Option]) -> Target:
+    """Build a model with random weights: with its own number of channels if the image can have it, else the image's."""
+    _check_task(name)
+    own = int(inspect.signature(model_info(name).build).parameters["in_channels"].default)
+    channels = own if image.shape[2] in (1, own) else image.shape[2]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(name, num_classes=num_classes, in_channels=channels, options=options)
+    model.eval().requires_grad_(False).to(default_device())
+    card = ModelCard(
+        pixelwise=version("pixelwise"),
+        model=name,
+        options=dict(options),
+        num_classes=num_classes,
+        in_channels=channels,
+        classes=tuple(f"class {index}" for index in range(num_classes)),
+        palette=tuple((r, g, b) for r, g, b in default_palette(num_classes)),
+        ignore_index=None,
+        normalisation=_own_normalisation(image, channels),
+        scale=1.0,
+        input_rule=size_rule_of(model).describe(),
+        licence=None,
+        iteration=0,
+        metrics={},
+    )
+    origin = (
+        f"Untrained: random weights, seed {seed}. The figures show how the network is built, not what it has learnt."
+    )
+    return Target(segmenter=Segmenter(model=model, card=card), origin=origin)
+
+
+def _own_normalisation(image: AnyArray, channels: int) -> Normalisation:
+    """Return the image's own mean and deviation as the normalisation."""
+    high = {"u1": 255.0, "u2": 65535.0}.get(image.dtype.str[1:], 1.0)
+    return Normalisation(intensity_range=(0.0, high), mean=(0.0,) * channels, std=(1.0,) * channels, per_image=True)
+
+
+def _check_task(name: str) -> None:
+    task = model_info(name).task
+    if task != "semantic":
+        raise RequestError(
+            f"{name} is a model for {task} output; accepted: semantic models, which give each pixel a class. "
+            "`pixelwise models --task semantic` lists them."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A model and an image that it sees in one pass.
+
+    Attributes:
+        segmenter: the model.
+        window: the image (H, W, C), or its middle.
+        view: the same as a picture, and where it lies in the input.
+        input_size: (height, width) of the network's input, borders included.
+        layers: the layer table at that size.
+        labels: a name for each row.
+        strides: distance of neighbouring units of each row, in input pixels (height, width).
+    """
+
+    segmenter: Segmenter
+    window: AnyArray
+    view: View
+    input_size: tuple[int, int]
+    layers: list[Layer]
+    labels: list[str]
+    strides: list[tuple[float, float]]
+
+    @property
+    def card(self) -> ModelCard:
+        """Return the model's card."""
+        return self.segmenter.card
+
+    @property
+    def rule(self) -> SizeRule:
+        """Return the sizes that the model accepts."""
+        return size_rule_of(self.segmenter.model)
+
+    def place(self, row: int) -> Place:
+        """Return where the units of a layer lie; those of the last one are pixels of the input within the margin."""
+        if row < len(self.layers) - 1:
+            return place_of(self.layers, row, stride=self.strides[row], period=self.rule.period)
+        margin = float(self.rule.margin)
+        place = place_of(self.layers, row, stride=(1.0, 1.0), period=self.rule.period)
+        return replace(place, origin=(margin, margin))
+
+    def central_unit(self, row: int) -> Unit:
+        """Return a layer's unit at the middle of the image."""
+        middle = (self.view.top + self.view.size[0] / 2, self.view.left + self.view.size[1] / 2)
+        return central_unit(self.layers, row, self.place(row), centre=middle, input_size=self.input_size)
+
+    def predict(self, readers: Mapping[int, Reader[Seen]]) -> Watched[Seen]:
+        """Run the model, some of its layers watched."""
+        return watch(self.segmenter, self.window, readers, rows=len(self.layers))
+
+
+def open_scene(segmenter: Segmenter, image: AnyArray) -> Scene:
+    """Set a model before an image (H, W, C), of which one too large for one pass gives its middle."""
+    window = _middle(image, segmenter)
+    card, rule = segmenter.card, size_rule_of(segmenter.model)
+    height, width = scaled_size((window.shape[0], window.shape[1]), card.scale)
+    rows, columns = (plan_spans(side, rule, tile=None, halo=0)[0] for side in (height, width))
+    size = rows.size, columns.size
+    twin = build_twin(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
+    layers = layer_table(twin, in_channels=card.in_channels, input_size=size)
+    return Scene(
+        segmenter=segmenter,
+        window=window,
+        view=View(picture=to_display(window), size=(height, width), top=-rows.start, left=-columns.start),
+        input_size=size,
+        layers=layers,
+        labels=layer_labels(layers),
+        strides=unit_strides(layers, size),
+    )
+
+
+def _middle(image: AnyArray, segmenter: Segmenter) -> AnyArray:
+    rule = size_rule_of(segmenter.model)
+    most = MAX_SIDE if rule.maximum is None else min(MAX_SIDE, rule.output(rule.maximum))
+    side = max(1, int(most / segmenter.card.scale))
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
