@@ -23,6 +23,7 @@ setup: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/confusion.py
 	$(BIN)/python benchmarks/warp.py
+	$(BIN)/python benchmarks/em_metrics.py
 	$(BIN)/python benchmarks/startup.py
 
 $(VENV)/bin/python:

@@ -32,16 +32,17 @@ def test_data_that_is_a_file(refused, quick, tmp_path) -> None:
 
 
 def test_folder_of_another_layout(refused, quick, data, tmp_path) -> None:
-    (data / "masks").rename(data / "labels")
+    (data / "masks").rename(data / "drawings")
     message = refused("train", data, "--out", tmp_path / "run", *quick).err
-    assert "has no masks/ (it holds: images, labels)" in message
+    assert "has no masks/ (it holds: drawings, images)" in message
+    assert "also train/images with train/masks" in message
 
 
 def test_image_without_mask(refused, data, quick, tmp_path) -> None:
     (data / "masks/train/disc1.png").unlink()
     message = refused("train", data, "--out", tmp_path / "run", *quick).err
-    assert f"1 file has no partner of the same name: {data / 'images/train/disc1.png'}" in message
-    assert "Add the missing files or remove the others" in message
+    assert f"{data / 'images/train/disc1.png'} has no mask of the same name in {data / 'masks/train'}" in message
+    assert "Add the missing file, or remove this one" in message
 
 
 def test_image_and_mask_of_different_size(refused, data, quick, tmp_path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-
 QUICK = ("--set", "base_channels=2", "--set", "depth=2")
 
 

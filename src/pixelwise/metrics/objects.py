@@ -139,7 +139,7 @@ class ObjectTally:
     >>> tally = ObjectTally()
     >>> tally.add([[1, 1, 0, 2]], [[5, 5, 5, 0]], scores={1: 0.9, 2: 0.4})
     >>> scores = tally.result()
-    >>> scores.ap50, scores.ap75, round(scores.pq, 6)
+    >>> round(scores.ap50, 6), scores.ap75, round(scores.pq, 6)
     (1.0, 0.0, 0.444444)
     """
 
