@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pixelwise.errors import RequestError, closest
@@ -31,6 +32,7 @@ class ModelInfo:
             verified) or "ours" (not a paper's system).
         source: where the facts come from and what departs from them, in a sentence.
         input_size: (height, width) of the paper's or the usual input.
+        debug: options that make the model small enough for a test, where the original is too large.
         build: the builder; keywords `num_classes`, `in_channels` and the model's own options.
     """
 
@@ -42,6 +44,7 @@ class ModelInfo:
     fidelity: Fidelity
     source: str
     input_size: tuple[int, int]
+    debug: Mapping[str, Any]
     build: Callable[..., nn.Module]
 
 
@@ -57,6 +60,7 @@ def register(
     fidelity: Fidelity,
     source: str,
     input_size: tuple[int, int],
+    debug: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[Builder], Builder]:
     """Enter a builder into the catalogue under its function name."""
 
@@ -73,6 +77,7 @@ def register(
             fidelity=fidelity,
             source=source,
             input_size=input_size,
+            debug=debug,
             build=build,
         )
         return build

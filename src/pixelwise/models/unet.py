@@ -158,6 +158,7 @@ class UNet(nn.Module):
     fidelity="verified",
     source="paper Fig. 1 and section 3, dropout from the release; release='phseg_v5' builds the released network",
     input_size=(572, 572),
+    debug={"base_channels": 2},
 )
 def unet(
     *,
@@ -189,6 +190,7 @@ def unet(
     fidelity="ours",
     source="the paper's widths with zero-padded convolutions, as in most re-implementations",
     input_size=(512, 512),
+    debug={"base_channels": 2},
 )
 def unet_padded(
     *, num_classes: int, in_channels: int = 3, base_channels: int = 64, depth: int = 4, dropout: float = 0.5
@@ -214,6 +216,7 @@ def unet_padded(
     fidelity="ours",
     source="a quarter of the paper's widths, zero-padded, with batch normalisation; for quick work on a CPU",
     input_size=(256, 256),
+    debug={"base_channels": 2},
 )
 def unet_small(
     *, num_classes: int, in_channels: int = 3, base_channels: int = 16, depth: int = 4, dropout: float = 0.0
