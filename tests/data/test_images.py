@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.images import as_channels, read_image, read_mask, read_orientation, turned
+from pixelwise.data.images import as_channels, read_image, read_mask, read_orientation, turned, unpack_colour
+from pixelwise.data.tiff import whole_pages
 from pixelwise.errors import RequestError
 
 Array = NDArray[Any]
@@ -277,12 +278,10 @@ def test_masks_that_are_no_label_maps_are_refused(tmp_path: Path) -> None:
     assert "is compressed as JPEG or WebP" in refusal(path, read_mask)
     path = write(tmp_path, "jpeg.tif", pillow(LABELS, "TIFF", compression="jpeg"))
     assert "is compressed as JPEG or WebP" in refusal(path, read_mask)
-    path = write(tmp_path, "colour.png", pillow(PAINTED, "PNG"))
-    assert "a colour image (shape (5, 7, 3), 3 or more colours: [10, 20, 30], [40, 50, 60], [70, 80, 90])" in refusal(
-        path, read_mask
-    )
     path = write(tmp_path, "planes.tif", tiff(PLANES, photometric="minisblack", planarconfig="separate"))
-    assert "a colour image (shape (5, 7, 6))" in refusal(path, read_mask)
+    assert "holds pixels of shape (5, 7, 6), uint8, which are no map of classes" in refusal(path, read_mask)
+    path = write(tmp_path, "deep.png", opencv(DEEP_RGB, ".png"))
+    assert "holds pixels of shape (5, 7, 3), uint16, which are no map of classes" in refusal(path, read_mask)
     path = write(tmp_path, "float.tif", tiff(LABELS.astype(np.float32)))
     assert "has values of type float32 from 0.0 to 2.0" in refusal(path, read_mask)
     path = write(tmp_path, "negative.tif", tiff(LABELS.astype(np.int16) - 1))
@@ -294,6 +293,92 @@ def test_masks_that_are_no_label_maps_are_refused(tmp_path: Path) -> None:
     drawn = np.dstack([np.full_like(LABELS, 255), (LABELS > 0).astype(np.uint8) * 255])  # white, the rest cut away
     path = write(tmp_path, "cut.png", pillow(drawn, "PNG"))
     assert f"{(LABELS == 0).sum()} of 35 pixels are transparent" in refusal(path, read_mask)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_masks_in_colour_are_read_as_packed_colours(name: str, tmp_path: Path) -> None:
+    """Each value is 65536 red + 256 green + blue; LABELS are painted in COLOURS."""
+    expected = np.array([0x0A141E, 0x28323C, 0x46505A])[LABELS]
+    kind = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF"}[Path(name).suffix]
+    found = read_mask(write(tmp_path, name, pillow(PAINTED, kind)))
+    assert (found.coloured, found.channels, found.palette, found.values.dtype) == (True, 3, None, np.uint32)
+    np.testing.assert_array_equal(found.values, expected)
+    np.testing.assert_array_equal(found.colours, expected)
+    assert [unpack_colour(int(value)) for value in np.unique(found.values)] == [
+        (10, 20, 30),
+        (40, 50, 60),
+        (70, 80, 90),
+    ]
+    painted = read_mask(write(tmp_path, f"p{name}", pillow(palette_image(LABELS, COLOURS), kind)))
+    np.testing.assert_array_equal(painted.colours, expected)
+    grey = read_mask(write(tmp_path, f"g{name}", pillow(np.dstack([LABELS] * 3), kind)))
+    assert (grey.coloured, grey.channels) == (False, 3)
+    np.testing.assert_array_equal(grey.colours, LABELS.astype(int) * 0x010101)
+
+
+def test_a_folder_with_a_mask_for_each_object(tmp_path: Path) -> None:
+    assert "holds no masks; accepted: one PNG for each object" in refusal(tmp_path, read_mask)
+    for value, name in ((2, "b.png"), (1, "a.png")):
+        write(tmp_path, name, pillow((value == LABELS).astype(np.uint8) * 255, "PNG"))
+    (tmp_path / "notes.txt").write_text("x")
+    found = read_mask(tmp_path)
+    assert found.values.dtype == np.uint16
+    np.testing.assert_array_equal(found.values, LABELS)
+    overlap = LABELS == 2
+    overlap[0, 0] = overlap[0, 1] = True  # class 0 and class 1
+    path = write(tmp_path, "b.png", pillow(overlap.astype(np.uint8), "PNG"))
+    with pytest.raises(RequestError, match=rf"^{re.escape(str(path))}: shares 1 pixel with other objects of its fol"):
+        read_mask(tmp_path)
+    path = write(tmp_path, "c.png", pillow(LABELS[:3], "PNG"))
+    write(tmp_path, "b.png", pillow(LABELS * 0, "PNG"))
+    with pytest.raises(RequestError, match=rf"^{re.escape(str(path))}: does not go with a\.png"):
+        read_mask(tmp_path)
+
+
+STACK = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "tiff_lzw", "packbits", "group4"])
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_of_a_stack_are_read_to_the_number(compression: str | None, big: bool, tmp_path: Path) -> None:
+    stack = STACK // 128 * 255 if compression == "group4" else STACK
+    path = tmp_path / "a.tif"
+    if compression in (None, "zlib"):
+        tifffile.imwrite(path, stack, photometric="minisblack", compression=compression, bigtiff=big)
+    else:
+        pages = [Image.fromarray(page > 0 if compression == "group4" else page) for page in stack]
+        pages[0].save(path, save_all=True, append_images=pages[1:], compression=compression, big_tiff=big)
+    assert whole_pages(path) == (0, 1, 2, 3)
+    for number, page in enumerate(stack):
+        np.testing.assert_array_equal(read_image(path, page=number)[:, :, 0], page)
+        np.testing.assert_array_equal(read_mask(path, page=number).values, page)
+        assert read_orientation(path, page=number) == 1
+    assert "holds 4 images (pages)" in refusal(path)
+
+
+def test_previews_are_no_pages_and_a_page_may_be_turned(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(GREY)
+        file.write(GREY[::2, ::2], subfiletype=1)
+        file.write(GREY[::-1], extratags=[(274, 3, 1, 4, True)])
+    assert whole_pages(tmp_path / "a.tif") == (0, 2)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", page=2)[:, :, 0], GREY)
+    assert read_orientation(tmp_path / "a.tif", page=2) == 4
+
+
+def test_a_stack_that_lost_pages_is_refused(tmp_path: Path) -> None:
+    """The chain of pages then leads out of the file, or in a circle; readers take what comes before for all."""
+    data = tiff(STACK, photometric="minisblack")
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        last, before = file.pages[3].offset, file.pages[2].offset
+    path = write(tmp_path, "a.tif", data[:last])
+    with pytest.raises(ValueError, match="page 4 is not where the page before it says"):
+        whole_pages(path)
+    assert "(damaged or cut off: page 4 is not where" in refusal(path)
+    circle = bytearray(data)
+    (count,) = struct.unpack_from("<H", circle, last)
+    struct.pack_into("<I", circle, last + 2 + 12 * count, before)
+    assert "(damaged or cut off: page 5 is not where" in refusal(write(tmp_path, "b.tif", bytes(circle)))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
@@ -446,7 +531,7 @@ def test_damaged_files_are_refused_or_read_as_arrays(
         try:
             mask = read_mask(path)
             assert mask.values.ndim == 2
-            assert mask.values.dtype in (np.uint8, np.uint16)
+            assert mask.values.dtype in (np.uint8, np.uint16, np.uint32)
         except RequestError as error:
             assert str(path) in str(error)  # noqa: PT017
 

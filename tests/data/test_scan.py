@@ -133,12 +133,13 @@ def test_all_problems_are_counted_and_the_first_shown(tmp_path: Path) -> None:
     )
     assert text.endswith(f"\n  {size}")
     save(root / "masks/train/2.png", np.dstack([MASK, MASK * 2, MASK]))
-    assert refusal(root) == text.replace("2 problems", "3 problems").replace("begins:", "begins (the first 2 here):")
+    first = f"begins (the first 2 here; `pixelwise check {root}` lists all):"
+    assert refusal(root) == text.replace("2 problems", "3 problems").replace("begins:", first)
     for i in range(3, 8):
         (root / f"masks/train/{i}.png").write_bytes(b"")
     save(root / "instances/val/v.png", MASK[:, :3])
     text = refusal(root)
-    assert text.startswith(f"{root}: 9 problems stop the work before it begins (the first 2 here):")
+    assert text.startswith(f"{root}: 9 problems stop the work before it begins (the first 2 here; `")
     assert text.count("\n") == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ AnyArray = NDArray[Any]
 
 # No format but WebP, whose sides are limited, packs more; a damaged size must not fill the memory.
 _PIXELS_PER_BYTE = 20000
-_COUNTED_VALUES = 3 * 2**20  # of a colour mask; enough for an error message
 # Pillow's names of formats that change pixel values, or may have.
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 
@@ -43,18 +43,57 @@ class RawMask:
     """A mask as its file has it.
 
     Attributes:
-        values: uint8 or uint16 (H, W).
+        values: uint8 or uint16 (H, W); of a picture in colour uint32, 65536 red + 256 green + blue.
         palette: colours [r, g, b] of a palette PNG or TIFF, None otherwise.
         bilevel: the file has one bit a pixel; its white is 255 in `values`, as in other black and white masks.
+        channels: of the file, transparency not counted; 3 equal ones are one in `values`.
     """
 
     values: AnyArray
     palette: Palette | None = None
     bilevel: bool = False
+    channels: int = 1
+
+    @property
+    def coloured(self) -> bool:
+        """Whether the values are colours."""
+        return self.values.dtype == np.uint32
+
+    @property
+    def colours(self) -> NDArray[np.uint32]:
+        """The mask as a picture in colour, packed as in `values`."""
+        if self.coloured:
+            return self.values
+        return colour_table(self.palette)[np.minimum(self.values, np.uint16(256))]
 
 
-def read_image(path: Path) -> AnyArray:
+def colour_table(palette: Palette | None) -> NDArray[np.uint32]:
+    """Return the packed colour of each index of a palette, of each grey level without one; uint32 (257,).
+
+    The last entry stands for larger values; what has no colour is 2 to the power of 24, which no colour is.
+    """
+    levels = [(level, level, level) for level in range(256)] if palette is None else list(palette)[:256]
+    table = np.full(257, 1 << 24, dtype=np.uint32)
+    table[: len(levels)] = [pack_colour(colour) for colour in levels]
+    return table
+
+
+def pack_colour(colour: Sequence[int]) -> int:
+    """Return [r, g, b], 0 to 255 each, as one number."""
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def unpack_colour(value: int) -> tuple[int, int, int]:
+    """Return a packed colour as [r, g, b]."""
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def read_image(path: Path, *, page: int | None = None) -> AnyArray:
     """Read an image in the orientation in which a viewer shows it.
+
+    Args:
+        path: the file.
+        page: number of a page in a TIFF stack; None for a file of one image.
 
     Returns:
         uint8, uint16 or float32 (H, W, C); C is 1 for grey, 3 for colour (RGB), or what a TIFF holds. An alpha
@@ -64,7 +103,7 @@ def read_image(path: Path) -> AnyArray:
         RequestError: if the file is missing, is no image, is cut off, or holds NaN, infinite or negative values.
     """
     path = Path(path)
-    stored = _read(path, white_is_zero=True)
+    stored = _read(path, white_is_zero=True, page=page)
     array = stored.array
     if stored.palette is not None:
         array = _colours(path, array, stored.palette)
@@ -82,34 +121,70 @@ def read_image(path: Path) -> AnyArray:
     return np.ascontiguousarray(_image_values(path, array))
 
 
-def read_mask(path: Path) -> RawMask:
+def read_mask(path: Path, *, page: int | None = None) -> RawMask:
     """Read a mask without touching its values.
 
+    Args:
+        path: the file; a folder holds one mask for each object, which are numbered by their names' order.
+        page: number of a page in a TIFF stack; None for a file of one image.
+
     Raises:
-        RequestError: if the file is unreadable, a JPEG (compression noise changes label values) or in colour.
+        RequestError: if the file is unreadable, or a JPEG (compression noise changes label values).
     """
     path = Path(path)
-    stored = None if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else _read(path, white_is_zero=False)
+    if path.is_dir():
+        return _read_objects(path)
+    lossy_name = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
+    stored = None if lossy_name else _read(path, white_is_zero=False, page=page)
     if stored is None or stored.lossy:
         raise RequestError(
             f"{path}: is compressed as JPEG or WebP, which changes label values; accepted: masks as PNG, TIFF or "
-            "BMP. Export the labels again in such a format."
+            "BMP. Export the labels again in such a format; saving this file as PNG does not bring them back."
         )
     if stored.array.dtype == np.bool_ and stored.array.ndim == 2:
         return RawMask(stored.array.astype(np.uint8) * 255, bilevel=True)
-    return RawMask(_label_values(path, stored.array), stored.palette)
+    channels = stored.array.shape[2] if stored.array.ndim == 3 else 1
+    values = _label_values(path, stored.array)
+    return RawMask(values, stored.palette, channels=3 if channels in (3, 4) else 1)
 
 
-def read_orientation(path: Path) -> int:
+def _read_objects(folder: Path) -> RawMask:
+    """Number the objects of a folder that holds one black and white mask for each."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES]
+    if not files:
+        raise RequestError(f"{folder}: holds no masks; accepted: one PNG for each object. Add them.")
+    ids: AnyArray | None = None
+    for number, path in enumerate(files, start=1):
+        mask = read_mask(path).values
+        if len(files) > 65535 or mask.dtype == np.uint32 or (ids is not None and ids.shape != mask.shape):
+            raise RequestError(
+                f"{path}: does not go with {files[0].name} (size, colour or number of objects); accepted: up to 65535 "
+                "black and white masks of one size. Export it again."
+            )
+        ids = np.zeros(mask.shape, np.uint16) if ids is None else ids
+        both = int(np.count_nonzero((mask > 0) & (ids > 0)))
+        if both:
+            raise RequestError(
+                f"{path}: shares {both} pixel{'' if both == 1 else 's'} with other objects of its folder; accepted: "
+                "each pixel in one object. Cut the objects apart."
+            )
+        ids[mask > 0] = number
+    assert ids is not None
+    return RawMask(ids)
+
+
+def read_orientation(path: Path, *, page: int | None = None) -> int:
     """Return the EXIF orientation of an image file, 1 to 8; 1 (as stored) where none is noted.
 
     Raises:
         RequestError: if the file cannot be read.
     """
     path = Path(path)
+    if path.is_dir():
+        return 1
     try:
         if path.suffix.lower() in TIFF_SUFFIXES:
-            return read_orientation_tag(path)
+            return read_orientation_tag(path, page)
         with Image.open(path) as image:
             return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception as error:  # the same many ways as below
@@ -163,11 +238,14 @@ def _label_values(path: Path, array: AnyArray) -> AnyArray:
         array = _without_alpha(path, array)
     if array.ndim == 3 and (array == array[:, :, :1]).all():
         array = array[:, :, 0]
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
+        red, green, blue = (array[:, :, i].astype(np.uint32) for i in range(3))
+        return red << 16 | green << 8 | blue
     if array.ndim != 2:
         raise RequestError(
-            f"{path}: is a colour image ({_described(array)}), not a map of class numbers; accepted: one channel "
-            "whose pixel values are class numbers, a palette PNG, or 0/255 and 0/1 masks. Convert the colours to "
-            "class numbers."
+            f"{path}: holds pixels of shape {array.shape}, {array.dtype}, which are no map of classes; accepted: one "
+            "channel of class numbers, a palette PNG, 0/255 and 0/1 masks, or 8-bit colours (H, W, 3), one for each "
+            "class. Export the mask so."
         )
     if 0 in array.shape:
         raise RequestError(f"{path}: has no pixels (shape {array.shape}); accepted: masks of the image's size.")
@@ -193,15 +271,6 @@ def _without_alpha(path: Path, array: AnyArray) -> AnyArray:
     return values
 
 
-def _described(array: AnyArray) -> str:
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "u":
-        return f"shape {array.shape}"
-    pixels = array.reshape(-1, 3)[:: 1 + array.size // _COUNTED_VALUES].astype(np.int64)
-    packed = np.unique(pixels @ [1 << 32, 1 << 16, 1])  # far faster than unique rows
-    colours = ", ".join(str([int(c >> 32), int(c >> 16) & 65535, int(c) & 65535]) for c in packed[:4])
-    return f"shape {array.shape}, {len(packed)} or more colours: {colours}{', ...' if len(packed) > 4 else ''}"
-
-
 def _colours(path: Path, indices: AnyArray, palette: Palette) -> AnyArray:
     if indices.max(initial=0) >= len(palette):
         raise RequestError(
@@ -211,13 +280,13 @@ def _colours(path: Path, indices: AnyArray, palette: Palette) -> AnyArray:
     return np.asarray(palette, dtype=np.uint8)[indices]
 
 
-def _read(path: Path, *, white_is_zero: bool) -> Stored:
+def _read(path: Path, *, white_is_zero: bool, page: int | None) -> Stored:
     """Read a file; `white_is_zero` turns such TIFFs over, which must not happen to labels."""
     if path.is_dir():
         raise RequestError(f"{path}: is a folder; {ACCEPTED_IMAGES}. Name a file in it, or rename the folder.")
     try:
         if path.suffix.lower() in TIFF_SUFFIXES:
-            return read_tiff(path, white_is_zero=white_is_zero)
+            return read_tiff(path, white_is_zero=white_is_zero, number=page)
         return _read_with_pillow(path)
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; {ACCEPTED_IMAGES}. Check the path.") from None

@@ -1,171 +1,239 @@
-"""Looking at one image with its mask: what a scan notes of each pair, and what can be wrong with masks together."""
+"""Looking at one image with its mask: what a scan notes of each pair, and keeps for the next time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from pixelwise.data.dataset import Item
-from pixelwise.data.encoding import MaskEncoding
-from pixelwise.data.images import AnyArray, RawMask, read_image, read_mask, read_orientation
+from pixelwise.data.images import AnyArray, RawMask, colour_table, read_image, read_mask, read_orientation
+from pixelwise.data.items import Item
+from pixelwise.data.memory import Memory
+from pixelwise.data.problems import Finding
+from pixelwise.data.speckle import Scatter, scattered
 from pixelwise.data.tiff import Palette, turned
 from pixelwise.errors import RequestError
 
 SAMPLED_PIXELS = 2**16  # from here on every fourth pixel settles mean and deviation to well under a percent
+MOST_VALUES = 512  # colours that are counted in a mask; those with most pixels
+IGNORE = 255  # the usual value of pixels that must not count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
+class Seen(BaseModel):
     """What one pass found out about one pair.
 
     Attributes:
-        item: the pair.
         size: (height, width).
         channels: of the image.
         dtype: of the image.
-        low: least value of the image.
-        high: largest value of the image.
+        low: least value of the image, per channel.
+        high: largest value of the image, per channel.
         mean: of the values, per channel.
         variance: of the values, per channel.
-        counts: pixels of each value of the mask.
+        image_digest: the same for images with the same pixels, whatever their files.
+        mask_digest: the same for masks with the same values.
+        counts: pixels of each value of the mask; colours are packed in a number.
+        num_values: distinct values of the mask, which may be more than are counted.
+        mask_bits: of a value of the mask.
         palette: colours of a palette mask.
+        coloured: the values of the mask are colours.
+        mask_channels: of the mask's file.
         bilevel: the mask has one bit a pixel.
+        scatter: values of the mask in single pixels around a few others, as compression leaves them.
+        same_as_image: the mask holds the grey values of the image.
         orientation: EXIF orientation by which the image is turned, 1 for none.
         mask_orientation: the same for the mask, if it has the size of the image before turning.
+        unsettled_orientation: the mask may have been drawn on either, which the sizes do not tell.
+        num_objects: object ids, None without an object map.
+        object_pixels: pixels with an object id of each value of the mask.
+        void_object: the id 255 marks what the mask marks with 255.
     """
 
-    item: Item
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     size: tuple[int, int]
     channels: int
     dtype: str
-    low: float
-    high: float
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+    image_digest: str
+    mask_digest: str
     counts: dict[int, int]
+    num_values: int
+    mask_bits: int
     palette: Palette | None
+    coloured: bool
+    mask_channels: int
     bilevel: bool
+    scatter: Scatter | None
+    same_as_image: bool
     orientation: int
     mask_orientation: int
+    unsettled_orientation: bool
+    num_objects: int | None
+    object_pixels: dict[int, int]
+    void_object: bool
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def as_colours(self) -> Seen:
+        """The same with the mask's values as packed colours."""
+        if self.coloured:
+            return self
+        table = colour_table(self.palette)
+        counts: dict[int, int] = {}
+        for value, count in self.counts.items():
+            colour = int(table[min(value, 256)])
+            counts[colour] = counts.get(colour, 0) + count
+        return self.model_copy(update={"counts": counts, "coloured": True, "palette": None, "bilevel": False})
 
 
-def look_at(items: Iterable[Item]) -> tuple[list[Seen], list[str]]:
-    """Read every image and mask once; return what was seen, and what is wrong with the others."""
-    seen: list[Seen] = []
-    problems: list[str] = []
-    for item in items:
+@dataclass(frozen=True)
+class Pair:
+    """An item and what was seen of it."""
+
+    item: Item
+    seen: Seen
+
+
+def look_at(
+    items: Sequence[Item], on_image: Callable[[int, int], None] | None = None
+) -> tuple[list[Pair], list[Finding]]:
+    """Read every image and mask once; return what was seen, and what is wrong with the others.
+
+    What is remembered of files with the same bytes is not read again.
+    """
+    memory = Memory()
+    pairs: list[Pair] = []
+    findings: list[Finding] = []
+    for done, item in enumerate(items, start=1):
         try:
-            seen.append(_look_at_one(item))
+            pairs.append(Pair(item, memory.recall(item, Seen, partial(_look_at_one, item))))
         except RequestError as error:
-            problems.append(str(error))
-    return seen, problems
+            findings.append(_unusable(item, str(error)))
+        if on_image is not None:
+            on_image(done, len(items))
+    return pairs, findings
+
+
+def _unusable(item: Item, text: str) -> Finding:
+    files = [path for path in (item.image, item.mask, item.instances) if path is not None]
+    path = next((path for path in files if text.startswith(str(path))), item.image)
+    if " accepted: equal sizes." in text:
+        kind = "different size"
+    elif "cannot be read" in text or "no such file" in text:
+        kind = "unreadable file"
+    else:
+        kind = "compressed mask" if "compressed as JPEG" in text else "file of another kind"
+    return Finding(path=path, text=text, kind=kind, spoils=frozenset({item.key}))
 
 
 def _look_at_one(item: Item) -> Seen:
-    image, mask = read_image(item.image), read_mask(item.mask)
-    orientation = read_orientation(item.image)
+    image, mask = read_image(item.image, page=item.page), read_mask(item.mask, page=item.page)
+    orientation = read_orientation(item.image, page=item.page)
     size = (image.shape[0], image.shape[1])
+    noted = read_orientation(item.mask, page=item.page) if orientation > 1 else 1
     # A phone stores the picture lying and a note to turn it; a mask without the note may have been drawn on either.
     swapped = mask.values.shape == size[::-1] != size and orientation in (5, 6, 7, 8)
-    mask_orientation = orientation if swapped and read_orientation(item.mask) == 1 else 1
-    _check_size(item.image, size, item.mask, turned(mask.values, mask_orientation))
+    mask_orientation = orientation if swapped and noted == 1 else 1
+    tells_nothing = orientation in (2, 3, 4) or size[0] == size[1]
+    _check_size(item, size, turned(mask.values, mask_orientation))
+    objects = None
     if item.instances is not None:
-        objects = read_mask(item.instances).values
-        _check_size(item.image, size, item.instances, turned(objects, mask_orientation))
-    return _statistics(item, image, mask, orientation, mask_orientation)
+        objects = read_mask(item.instances, page=item.page).values
+        _check_size(item, size, turned(objects, mask_orientation), of_instances=True)
+    return Seen(
+        **_of_image(image),
+        **_of_mask(mask),
+        **_of_objects(mask.values, objects),
+        same_as_image=_same(image, turned(mask.values, mask_orientation)),
+        orientation=orientation,
+        mask_orientation=mask_orientation,
+        unsettled_orientation=orientation > 1 and noted == 1 and tells_nothing,
+    )
 
 
-def _check_size(image: Path, size: tuple[int, int], mask: Path, values: AnyArray) -> None:
+def _check_size(item: Item, size: tuple[int, int], values: AnyArray, *, of_instances: bool = False) -> None:
     if values.shape != size:
         height, width = values.shape
         raise RequestError(
-            f"{image} is {size[0]} x {size[1]} (height x width), but {mask} is {height} x {width}; accepted: equal "
-            "sizes. Export the mask again at the image's size."
+            f"{item.image} is {size[0]} x {size[1]} (height x width), but "
+            f"{item.instances if of_instances else item.mask} is {height} x {width}; accepted: equal sizes. Export the "
+            "mask again at the image's size."
         )
 
 
-def _statistics(item: Item, image: AnyArray, mask: RawMask, orientation: int, mask_orientation: int) -> Seen:
+def _same(image: AnyArray, values: AnyArray) -> bool:
+    return image.shape[2] in (1, 3) and all(np.array_equal(image[:, :, i], values) for i in range(image.shape[2]))
+
+
+def _of_image(image: AnyArray) -> dict[str, object]:
     flat = image.reshape(-1, image.shape[2])
     sample = flat[:: 4 if len(flat) >= SAMPLED_PIXELS else 1].astype(np.float64)
-    counts = np.bincount(mask.values.ravel())
-    return Seen(
-        item=item,
-        size=(image.shape[0], image.shape[1]),
-        channels=image.shape[2],
-        dtype=str(image.dtype),
-        low=float(image.min()),
-        high=float(image.max()),
-        mean=sample.mean(axis=0),
-        variance=sample.var(axis=0),
-        counts={int(value): int(counts[value]) for value in np.flatnonzero(counts)},
-        palette=mask.palette,
-        bilevel=mask.bilevel,
-        orientation=orientation,
-        mask_orientation=mask_orientation,
-    )
+    return {
+        "size": image.shape[:2],
+        "channels": image.shape[2],
+        "dtype": str(image.dtype),
+        # over rows first, which numpy does many times faster than over pixels
+        "low": tuple(map(float, image.min(axis=0).min(axis=0))),
+        "high": tuple(map(float, image.max(axis=0).max(axis=0))),
+        "mean": tuple(map(float, sample.mean(axis=0))),
+        "variance": tuple(map(float, sample.var(axis=0))),
+        "image_digest": _digest(image),
+    }
 
 
-def outside(pair: Seen, encoding: MaskEncoding, names: Sequence[str]) -> str | None:
-    """Name the values of a mask that mean no class, or return None."""
-    allowed = {0, 255} if encoding.kind == "binary_255" else set(range(len(names)))
-    # The white of a 1-bit file is 255 only because we say so, and is not what a data set ignores.
-    ignored_value = None if pair.bilevel else encoding.ignore_index
-    wrong = [value for value in pair.counts if value not in allowed and value != ignored_value]
-    if not wrong:
-        return None
-    if pair.bilevel:
-        return (
-            f"{pair.item.mask} is a black and white (1-bit) file with {_pixels(pair.counts[255])} of white, but the "
-            f"masks are recognised as class numbers ({encoding.words}); accepted: one kind for all. Save it with "
-            "8 bits and class numbers, or all masks in black and white."
-        )
-    shown = ", ".join(f"value {value} ({_pixels(pair.counts[value])})" for value in wrong[:4])
-    ignored = f" and {encoding.ignore_index} (ignored)" if encoding.ignore_index is not None else ""
-    return (
-        f"{pair.item.mask} holds {shown}{', ...' if len(wrong) > 4 else ''}; accepted: 0 to {len(names) - 1} "
-        f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}){ignored}. Correct the mask, add the class, or "
-        f'write "ignore_index": {wrong[0]} into dataset.json if these pixels should not count.'
-    )
+def _of_mask(mask: RawMask) -> dict[str, object]:
+    counts = _count(mask.values)
+    return {
+        "mask_digest": _digest(mask.values),
+        "counts": dict(
+            sorted(sorted(counts.items(), key=lambda entry: -entry[1])[:MOST_VALUES]) if mask.coloured else counts
+        ),
+        "num_values": len(counts),
+        "mask_bits": 8 * mask.values.itemsize,
+        "palette": mask.palette,
+        "coloured": mask.coloured,
+        "mask_channels": mask.channels,
+        "bilevel": mask.bilevel,
+        "scatter": scattered(mask.values, counts),
+    }
 
 
-def _pixels(count: int) -> str:
-    return f"{count} pixel{'' if count == 1 else 's'}"
+def _of_objects(values: AnyArray, objects: AnyArray | None) -> dict[str, object]:
+    if objects is None:
+        return {"num_objects": None, "object_pixels": {}, "void_object": False}
+    void = (values == IGNORE) & (objects == IGNORE)
+    return {
+        "num_objects": len(_count(objects).keys() - {0}),
+        "object_pixels": _count(values[objects > 0]),
+        "void_object": bool(void.any()) and int(void.sum()) == int((objects == IGNORE).sum()),
+    }
 
 
-def two_meanings(seen: Iterable[Seen], encoding: MaskEncoding) -> list[str]:
-    """Refuse a mixture of 0/1 and 0/255 masks, whose 255 would count as ignored."""
-    values = set[int]().union(*(pair.counts for pair in seen))
-    both = [pair for pair in seen if {1, 255} <= pair.counts.keys()]
-    if values != {0, 1, 255} or both or encoding.ignore_index != 255:
-        return []
-    first = {value: next(pair for pair in seen if value in pair.counts) for value in (1, 255)}
-    return [
-        f"{first[1].item.mask} holds the value 1 ({_pixels(first[1].counts[1])}), {first[255].item.mask} the value 255 "
-        f"({_pixels(first[255].counts[255])}), and no mask both, so that 255 may mean class 1 or ignored pixels; "
-        "accepted: one meaning. Give all masks the same values, or write dataset.json with name, classes and "
-        '"ignore_index": 255.'
-    ]
+def _count(values: AnyArray) -> dict[int, int]:
+    """Count the pixels of each value, in rising order."""
+    if values.dtype == np.uint32:
+        found, counts = np.unique(values, return_counts=True)
+    else:
+        all_counts = np.bincount(values.ravel())
+        found = np.flatnonzero(all_counts)
+        counts = all_counts[found]
+    return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
 
 
-def changing_colours(seen: Sequence[Seen], encoding: MaskEncoding) -> list[str]:
-    """Refuse palette masks in which the same index has different colours: each file then numbers its own classes."""
-    if encoding.kind != "palette":
-        return []
-    first: dict[int, tuple[tuple[int, int, int], Path]] = {}
-    for pair in seen:
-        for value in pair.counts:
-            if pair.palette is None or value >= len(pair.palette):
-                continue
-            colour, path = first.setdefault(value, (pair.palette[value], pair.item.mask))
-            if colour != pair.palette[value]:
-                return [
-                    f"{pair.item.mask} shows the palette index {value} as {list(pair.palette[value])}, {path} as "
-                    f"{list(colour)}; accepted: one palette for all masks, since indices are class numbers. Save the "
-                    "masks with the same palette, or, if only the colours differ, write dataset.json with name and "
-                    "classes."
-                ]
-    return []
+def _digest(array: NDArray[np.generic]) -> str:
+    digest = hashlib.blake2b(f"{array.shape} {array.dtype} ".encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from pixelwise.data.card import DataCard, make_card
 from pixelwise.data.dataset import DatasetFile, DatasetFolder, Item
-from pixelwise.data.encoding import MaskEncoding, recognise_encoding
+from pixelwise.data.encoding import Evidence, MaskEncoding, default_names, recognise_encoding
+from pixelwise.data.faults import (
+    changing_colours,
+    mixed_images,
+    mixed_masks,
+    outside,
+    scattered_values,
+    two_meanings,
+)
+from pixelwise.data.hints import Labelled, count_classes, hints
 from pixelwise.data.images import AnyArray, as_channels, read_image, read_mask
-from pixelwise.data.normalise import Normalisation
-from pixelwise.data.pairs import Seen, changing_colours, look_at, outside, two_meanings
+from pixelwise.data.numbering import numbers_objects
+from pixelwise.data.pairs import Pair, look_at
+from pixelwise.data.problems import Finding, errors_among, refusal
 from pixelwise.data.tiff import turned
 from pixelwise.errors import RequestError
 
-PROBLEMS_SHOWN = 2  # an error is three lines at most
-LEAST_CONTRAST = 1e-6  # of the intensity range; below, an image is constant but for rounding
+__all__ = ["UNCLEAR", "DataCard", "Dataset", "Survey", "scan", "survey"]
 
-
-class DataCard(BaseModel):
-    """What is known of a data set after the scan; stored with every run.
-
-    Attributes:
-        classes: names in index order.
-        palette: colours [r, g, b] in the same order; one more is the colour of ignored pixels. None if unknown.
-        num_images: images per split.
-        pixel_counts: pixels per split and class; ignored pixels are under "(ignored)".
-        image_sizes: [height, width, count] of the training images (of all, without such), most frequent first.
-        channels: of the images; grey ones are repeated where some are in colour.
-        normalisation: from stored values to network input. The intensity range is the type's for 8 bits, the
-            training images' own for 16 bits and floats; mean and deviation are the training images', or each
-            image's own where images differ more from each other than within.
-        decisions: what was recognised, in sentences.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    root: str
-    layout: str
-    mask_encoding: MaskEncoding
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...] | None
-    ignore_index: int | None
-    licence: str | None
-    num_images: dict[str, int]
-    split_source: str
-    pixel_counts: dict[str, dict[str, int]]
-    image_sizes: list[tuple[int, int, int]]
-    channels: int
-    dtype: str
-    normalisation: Normalisation
-    decisions: tuple[str, ...]
+UNCLEAR = "masks whose meaning is unclear"
+OnImage = Callable[[int, int], None]
 
 
 @dataclass
@@ -73,35 +47,47 @@ class Dataset:
     card: DataCard
     cache_bytes: int = 2**31
     turned_items: Mapping[str, int] = field(default_factory=dict)
-    _kept: dict[Path, AnyArray] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[str, str], AnyArray] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
     def image(self, item: Item) -> AnyArray:
         """Return an image (H, W, C) with the card's number of channels."""
-        return self._keep(item.image, lambda: self.read_image(item))
+        return self._keep(("image", item.key), lambda: self.read_image(item))
 
     def labels(self, item: Item) -> AnyArray:
         """Return the class indices (H, W) of an item, uint8 or uint16."""
-        return self._keep(item.mask, lambda: self.read_labels(item))
+        return self._keep(("labels", item.key), lambda: self.read_labels(item))
 
     def instances(self, item: Item) -> AnyArray | None:
-        """Return the object ids (H, W) of an item, None where there is no file; they are used once and not kept."""
-        path = item.instances
-        return None if path is None else self._upright(item, read_mask(path).values)
+        """Return the object ids (H, W) of an item, 0 for none; they are used once and not kept.
+
+        They come from the item's object map, or from masks whose values are object ids; None without either. Where
+        the labels have the ignore index and the map has the same number, there is no object.
+        """
+        encoding = self.card.mask_encoding
+        if item.instances is None and encoding.kind != "objects":
+            return None
+        if item.instances is None:
+            return self._upright(item, encoding.object_ids(read_mask(item.mask, page=item.page)))
+        ids = self._upright(item, read_mask(item.instances, page=item.page).values)
+        ignore = self.card.ignore_index
+        void = ids == ignore if ignore is not None else np.zeros(ids.shape, dtype=bool)
+        return np.where(void & (self.read_labels(item) == ignore), 0, ids) if void.any() else ids
 
     def read_image(self, item: Item) -> AnyArray:
         """Read an image without keeping it."""
-        kept = self._kept.get(item.image)
+        kept = self._kept.get(("image", item.key))
         if kept is not None:
             return kept
-        return as_channels(read_image(item.image), self.card.channels, str(item.image))
+        return as_channels(read_image(item.image, page=item.page), self.card.channels, str(item.image))
 
     def read_labels(self, item: Item) -> AnyArray:
         """Read the class indices without keeping them."""
-        kept = self._kept.get(item.mask)
+        kept = self._kept.get(("labels", item.key))
         if kept is not None:
             return kept
-        return self._upright(item, self.card.mask_encoding.decode(read_mask(item.mask).values))
+        mask = read_mask(item.mask, page=item.page)
+        return self._upright(item, self.card.mask_encoding.decode(mask, len(self.card.classes)))
 
     @property
     def free_bytes(self) -> int:
@@ -109,20 +95,29 @@ class Dataset:
         return self.cache_bytes - self._bytes
 
     def _upright(self, item: Item, values: AnyArray) -> AnyArray:
-        return turned(values, self.turned_items.get(_key(item), 1))
+        return turned(values, self.turned_items.get(item.key, 1))
 
-    def _keep(self, path: Path, read: Callable[[], AnyArray]) -> AnyArray:
-        if path not in self._kept:
+    def _keep(self, key: tuple[str, str], read: Callable[[], AnyArray]) -> AnyArray:
+        if key not in self._kept:
             array = read()
             if array.nbytes > self.free_bytes:
                 return array
-            self._kept[path] = array
+            self._kept[key] = array
             self._bytes += array.nbytes
-        return self._kept[path]
+        return self._kept[key]
 
 
-def _key(item: Item) -> str:
-    return f"{item.split}/{item.name}"
+@dataclass(frozen=True)
+class Survey:
+    """What one pass found.
+
+    Attributes:
+        dataset: the items without errors; None where there are none, or where masks cannot be understood.
+        findings: all problems.
+    """
+
+    dataset: Dataset | None
+    findings: list[Finding]
 
 
 def scan(
@@ -146,192 +141,121 @@ def scan(
     """
     if not items:
         raise RequestError(f"{folder.root}: no items are to be scanned; accepted: at least one. Choose another split.")
-    seen, problems = look_at(items)
-    if problems:
-        raise _too_many(folder.root, problems)
-    names, palette, ignore = _classes_of(folder.file or meant)
-    values = sorted(set().union(*(pair.counts for pair in seen)))
-    encoding = recognise_encoding(
-        values,
-        has_palette=all(pair.palette is not None for pair in seen),
-        num_classes=len(names) if names else None,
-        ignore_index=ignore,
-        example=str(seen[0].item.mask),
-    )
-    declared = names is not None
-    names = names or _default_names(encoding, max(value for value in values if value != encoding.ignore_index))
-    problems = [problem for pair in seen if (problem := outside(pair, encoding, names))]
-    if not declared:
-        problems += two_meanings(seen, encoding) + changing_colours(seen, encoding)
-    if problems:
-        raise _too_many(folder.root, problems)
-    if palette is None and encoding.kind == "palette":
-        longest = max((pair.palette or () for pair in seen), key=len)
-        palette = longest[: len(names)] if len(longest) >= len(names) else None
-    card = _card(folder, seen, [_class_counts(pair, encoding, len(names)) for pair in seen], encoding, names, palette)
-    turned_items = {_key(pair.item): pair.mask_orientation for pair in seen if pair.mask_orientation > 1}
-    return Dataset(folder, card, cache_bytes, turned_items)
+    found = survey(folder, items, meant=meant, cache_bytes=cache_bytes)
+    errors = errors_among(found.findings)
+    if errors:
+        raise refusal(folder.root, errors)
+    assert found.dataset is not None
+    return found.dataset
 
 
-def _classes_of(
+def survey(
+    folder: DatasetFolder,
+    items: Sequence[Item],
+    *,
+    meant: DatasetFile | None = None,
+    cache_bytes: int = 2**31,
+    on_image: OnImage | None = None,
+) -> Survey:
+    """Read every image and mask once, list all problems, and describe what has no error; arguments as for `scan`."""
+    pairs, findings = look_at(items, on_image)
+    sieve = _Sieve(pairs, findings)
+    sieve.drop(mixed_images(sieve.pairs))
+    sieve.drop(mixed_masks(sieve.pairs))
+    file, said_by = _declared(folder, sieve.pairs, meant)
+    if file is None:
+        sieve.drop([found for pair in sieve.pairs if (found := scattered_values(pair))])
+        sieve.drop(two_meanings(sieve.pairs))
+    if not sieve.pairs:
+        return Survey(None, sieve.findings)
+    try:
+        encoding = _recognise(sieve.pairs, file, said_by)
+    except RequestError as error:
+        unclear = Finding(path=folder.root, text=str(error), kind=UNCLEAR)
+        return Survey(None, [*sieve.findings, unclear])
+    if encoding.kind == "colours":
+        sieve.pairs = [Pair(pair.item, pair.seen.as_colours) for pair in sieve.pairs]
+    names = file.classes if file else default_names(encoding, _counts(sieve.pairs))
+    sieve.drop([_explained(pair, found) for pair in sieve.pairs if (found := outside(pair, encoding, names))])
+    if file is None:
+        sieve.drop(changing_colours(sieve.pairs, encoding))
+    if not sieve.pairs:
+        return Survey(None, sieve.findings)
+    return _described(folder, sieve, encoding, names, file, cache_bytes)
+
+
+def _described(
+    folder: DatasetFolder,
+    sieve: _Sieve,
+    encoding: MaskEncoding,
+    names: Sequence[str],
     file: DatasetFile | None,
-) -> tuple[tuple[str, ...] | None, tuple[tuple[int, int, int], ...] | None, int | None]:
-    return (file.classes, file.palette, file.ignore_index) if file else (None, None, None)
+    cache_bytes: int,
+) -> Survey:
+    counts = np.array([count_classes(pair, encoding, len(names)) for pair in sieve.pairs])
+    data = Labelled(root=folder.root, pairs=sieve.pairs, encoding=encoding, names=names, counts=counts)
+    worth_a_look = hints(data)
+    sieve.findings += worth_a_look
+    warnings = [found for found in sieve.findings if found.severity == "warning"]
+    card = make_card(folder, data, file, warnings)
+    turned_items = {pair.item.key: pair.seen.mask_orientation for pair in data.pairs if pair.seen.mask_orientation > 1}
+    return Survey(Dataset(folder, card, cache_bytes, turned_items), sieve.findings)
 
 
-def _default_names(encoding: MaskEncoding, largest: int) -> tuple[str, ...]:
-    if encoding.kind in ("binary_255", "binary_01"):
-        return ("background", "foreground")
-    return tuple(f"class_{index}" for index in range(largest + 1))
+@dataclass
+class _Sieve:
+    """Pairs without errors so far, and all findings."""
+
+    pairs: list[Pair]
+    findings: list[Finding]
+
+    def drop(self, findings: Sequence[Finding]) -> None:
+        """Take note of findings, and leave out the pairs that they spoil."""
+        self.findings += findings
+        spoilt = frozenset[str]().union(*(finding.spoils for finding in findings))
+        self.pairs = [pair for pair in self.pairs if pair.item.key not in spoilt]
 
 
-def _class_counts(pair: Seen, encoding: MaskEncoding, num_classes: int) -> NDArray[np.int64]:
-    """Count the pixels of each class, ignored ones last and there alone."""
-    source = [0, 255] if encoding.kind == "binary_255" else list(range(num_classes))
-    counts = [0 if value == encoding.ignore_index else pair.counts.get(value, 0) for value in source]
-    ignored = 0 if encoding.ignore_index is None else pair.counts.get(encoding.ignore_index, 0)
-    return np.array([*counts, ignored], dtype=np.int64)
+def _counts(pairs: Sequence[Pair]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for pair in pairs:
+        for value, count in pair.seen.counts.items():
+            counts[value] = counts.get(value, 0) + count
+    return counts
 
 
-def _too_many(root: Path, problems: list[str]) -> RequestError:
-    if len(problems) == 1:
-        return RequestError(problems[0].rstrip(".") + ".")
-    shown = "\n".join(f"  {problem.rstrip('.')}." for problem in problems[:PROBLEMS_SHOWN])
-    first = f" (the first {PROBLEMS_SHOWN} here)" if len(problems) > PROBLEMS_SHOWN else ""
-    return RequestError(f"{root}: {len(problems)} problems stop the work before it begins{first}:\n{shown}")
-
-
-def _card(
-    folder: DatasetFolder,
-    seen: list[Seen],
-    counts: list[NDArray[np.int64]],
-    encoding: MaskEncoding,
-    names: tuple[str, ...],
-    palette: tuple[tuple[int, int, int], ...] | None,
-) -> DataCard:
-    channels = _common_channels(seen)
-    training = [pair for pair in seen if pair.item.split == "train"] or seen
-    low, high = _intensity_range(seen, training)
-    mean, std = _mean_and_deviation(training, channels)
-    std = np.where(std > LEAST_CONTRAST * (high - low), std, high - low)  # no contrast to bring to one
-    per_split: dict[str, dict[str, int]] = {}
-    for split in dict.fromkeys(pair.item.split for pair in seen):
-        total = np.sum([c for pair, c in zip(seen, counts, strict=True) if pair.item.split == split], axis=0)
-        per_split[split] = dict(zip([*names, "(ignored)"], map(int, total), strict=True))
-    sizes, repeats = np.unique([pair.size for pair in training], axis=0, return_counts=True)
-    order = np.argsort(-repeats, kind="stable")
-    splits = {split: sum(pair.item.split == split for pair in seen) for split in per_split}
-    file = folder.file
-    return DataCard(
-        name=folder.name,
-        root=str(folder.root.resolve()),
-        layout=folder.layout,
-        mask_encoding=encoding,
-        classes=names,
-        palette=palette,
-        ignore_index=encoding.ignore_index,
-        licence=(file.licence or file.terms) if file else None,
-        num_images=splits,
-        split_source=folder.split_source,
-        pixel_counts=per_split,
-        image_sizes=[(int(sizes[i][0]), int(sizes[i][1]), int(repeats[i])) for i in order],
-        channels=channels,
-        dtype="/".join(sorted({pair.dtype for pair in seen})),
-        normalisation=Normalisation(
-            intensity_range=(low, high),
-            mean=tuple(float(value) for value in (mean - low) / (high - low)),
-            std=tuple(float(value) for value in std / (high - low)),
-            per_image=_images_differ(training, channels),
-        ),
-        decisions=tuple(_decisions(folder, seen, encoding, names, splits, channels)),
+def _recognise(pairs: Sequence[Pair], file: DatasetFile | None, said_by: str) -> MaskEncoding:
+    coloured = any(pair.seen.coloured for pair in pairs)
+    declared = file is not None and file.mask_encoding == "colours"
+    evidence = Evidence(
+        counts=_counts([Pair(pair.item, pair.seen.as_colours) for pair in pairs] if coloured or declared else pairs),
+        coloured=coloured,
+        palettes=all(pair.seen.palette is not None for pair in pairs),
+        example=str(pairs[0].item.mask),
+        numbering=lambda: numbers_objects(pairs),
     )
+    return recognise_encoding(evidence, file, said_by=said_by)
 
 
-def _mean_and_deviation(seen: Sequence[Seen], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation per channel over the pixels of all images together."""
-    means = np.array([np.broadcast_to(pair.mean, channels) for pair in seen])
-    variances = np.array([np.broadcast_to(pair.variance, channels) for pair in seen])
-    areas = np.array([pair.size[0] * pair.size[1] for pair in seen], dtype=np.float64)
-    mean = np.average(means, axis=0, weights=areas)
-    variance = np.average(variances + (means - mean) ** 2, axis=0, weights=areas)
-    return mean, np.sqrt(variance)
+def _declared(
+    folder: DatasetFolder, pairs: Sequence[Pair], meant: DatasetFile | None
+) -> tuple[DatasetFile | None, str]:
+    """Return what is said of classes and masks, and by whom: dataset.json, a public data set, a trained model."""
+    if folder.file is not None:
+        return folder.file, "dataset.json"
+    if folder.known is not None and pairs and _fits(pairs, folder.known):
+        return folder.known, f"the description of {folder.known.name}"
+    return meant, "the model"
 
 
-def _images_differ(seen: Sequence[Seen], channels: int) -> bool:
-    """Say whether images differ more from each other, in their means, than their pixels differ within them."""
-    means = np.array([np.broadcast_to(pair.mean, channels) for pair in seen])
-    within = np.mean([np.broadcast_to(pair.variance, channels) for pair in seen])
-    return bool(means.var(axis=0).mean() > within)
+def _fits(pairs: Sequence[Pair], known: DatasetFile) -> bool:
+    try:
+        encoding = _recognise(pairs, known, known.name)
+    except RequestError:
+        return False
+    return all(outside(pair, encoding, known.classes) is None for pair in pairs)
 
 
-def _common_channels(seen: list[Seen]) -> int:
-    kinds = sorted({pair.channels for pair in seen})
-    if len([kind for kind in kinds if kind > 1]) > 1:
-        raise RequestError(
-            f"the images have different numbers of channels: {_examples(seen, lambda pair: pair.channels)}; accepted: "
-            "one number for all, or grey beside colour. Convert the images to one kind."
-        )
-    return kinds[-1]
-
-
-def _examples(seen: Iterable[Seen], kind: Callable[[Seen], str | int]) -> str:
-    """Count the images of each kind and name one."""
-    groups: dict[str | int, list[Seen]] = {}
-    for pair in seen:
-        groups.setdefault(kind(pair), []).append(pair)
-    return ", ".join(
-        f"{name} in {len(pairs)} image{'' if len(pairs) == 1 else 's'} (such as {pairs[0].item.image})"
-        for name, pairs in groups.items()
-    )
-
-
-def _intensity_range(seen: list[Seen], training: list[Seen]) -> tuple[float, float]:
-    """Return the values that become 0 and 1; images of different bit depth cannot share them."""
-    dtypes = sorted({pair.dtype for pair in seen})
-    if len(dtypes) > 1:
-        raise RequestError(
-            f"the images have different types: {_examples(seen, lambda pair: pair.dtype)}; accepted: one type for "
-            "all. Convert the images to one bit depth."
-        )
-    if dtypes == ["uint8"]:
-        return 0.0, 255.0
-    low, high = min(pair.low for pair in training), max(pair.high for pair in training)
-    return (low, high) if high > low else (low, low + 1.0)
-
-
-def _decisions(
-    folder: DatasetFolder,
-    seen: list[Seen],
-    encoding: MaskEncoding,
-    names: tuple[str, ...],
-    splits: dict[str, int],
-    channels: int,
-) -> list[str]:
-    shares = ", ".join(f"{split} {count}" for split, count in splits.items())
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
-    lines = [
-        f"layout: {folder.layout}",
-        f"images: {shares} ({folder.split_source}), {seen[0].dtype} {kind}",
-        f"masks: {encoding.words}",
-        f"classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}",
-    ]
-    if len({pair.channels for pair in seen}) > 1:
-        lines.append("some images are grey, some in colour: grey ones are repeated over three channels")
-    rotated = [pair for pair in seen if pair.orientation > 1]
-    if rotated:
-        lines.append(f"{len(rotated)} of the images are turned as their EXIF says, such as {rotated[0].item.image}")
-    masks = [pair for pair in rotated if pair.mask_orientation > 1]
-    if masks:
-        lines.append(
-            f"{len(masks)} of the masks are turned with them, since they have the size of the image before turning, "
-            f"such as {masks[0].item.mask}"
-        )
-    with_objects = sum(pair.item.instances is not None for pair in seen)
-    if with_objects:
-        lines.append(f"object ids: for {with_objects} of {len(seen)} images")
-    for split, count in folder.unlabelled.items():
-        lines.append(f"split {split}: {count} images without masks, left out")
-    if folder.ignored_files:
-        count = len(folder.ignored_files)
-        lines.append(f"{count} other file{'s' if count > 1 else ''} left out, such as {folder.ignored_files[0]}")
-    return lines
+def _explained(pair: Pair, found: Finding) -> Finding:
+    """Return why values mean no class, where compression is the reason."""
+    return scattered_values(pair) or found

@@ -9,7 +9,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,22 +72,37 @@ def several(path: Path, what: str) -> RequestError:
     return RequestError(f"{path}: holds {what}; accepted: one image a file. Save each as a file of its own.")
 
 
-def read_orientation_tag(path: Path) -> int:
-    """Return the orientation that a TIFF notes, 1 where it does not."""
+def read_orientation_tag(path: Path, number: int | None = None) -> int:
+    """Return the orientation that a TIFF, or a page of it, notes; 1 where it does not."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        return _tag(file.pages.first, EXIF_ORIENTATION, 1)
+        return _tag(_page(file, number or 0), EXIF_ORIENTATION, 1)
 
 
-def read_tiff(path: Path, *, white_is_zero: bool) -> Stored:
-    """Read the one image of a TIFF; `white_is_zero` turns such images over, which must not happen to labels."""
+def whole_pages(path: Path) -> tuple[int, ...]:
+    """Return the numbers of the pages that are images of their own; previews and transparency masks are not."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
+        return _whole_pages(file)
+
+
+def read_tiff(path: Path, *, white_is_zero: bool, number: int | None = None) -> Stored:
+    """Read the one image of a TIFF, or one page of a stack.
+
+    Args:
+        path: the file.
+        white_is_zero: turn images over in which white is zero, which must not happen to labels.
+        number: of the page, counted from 0 with the previews; None for a file with one image.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = _page(file, number or 0)
         _check_tags(file, page)
-        _check_one_image(path, file, page)
+        if number is None:
+            _check_one_image(path, file, page)
         _check_not_cut(page, path.stat().st_size)
         lossy = int(page.compression) in _LOSSY
         orientation = _tag(page, EXIF_ORIENTATION, 1)
@@ -128,14 +143,37 @@ def _check_tags(file: TiffFile, page: TiffPage) -> None:
         raise ValueError(f"damaged or cut off: tag {lost[0]} has no value")
 
 
-def _check_one_image(path: Path, file: TiffFile, page: TiffPage) -> None:
-    import tifffile
+def _page(file: TiffFile, number: int) -> TiffPage:
+    return cast("TiffPage", file.pages.get(number))
 
+
+def _whole_pages(file: TiffFile) -> tuple[int, ...]:
     small = _SUBFILE_REDUCED | _SUBFILE_MASK
-    pages = [other for other in file.pages[1:] if not isinstance(other, tifffile.TiffFrame)]
-    others = sum(1 for other in pages if not _tag(other, _SUBFILE, 0) & small)
-    if others:
-        raise several(path, f"{1 + others} images (pages)")
+    others = range(1, _count_pages(file))
+    return (0, *(number for number in others if not _tag(_page(file, number), _SUBFILE, 0) & small))
+
+
+def _count_pages(file: TiffFile) -> int:
+    """Follow the chain of pages to its end; tifffile stops without a word where it is broken."""
+    form, handle, offsets = file.tiff, file.filehandle, list[int]()
+    offset = file.pages.first.offset
+    while offset:
+        offsets.append(offset)
+        handle.seek(offset)
+        head = handle.read(form.tagnosize)
+        (count,) = struct.unpack(form.tagnoformat, head) if len(head) == form.tagnosize else (0,)
+        handle.seek(offset + form.tagnosize + count * form.tagsize)
+        following = handle.read(form.offsetsize)
+        if not count or len(following) < form.offsetsize or offset in offsets[:-1]:
+            raise ValueError(f"damaged or cut off: page {len(offsets)} is not where the page before it says")
+        (offset,) = struct.unpack(form.offsetformat, following)
+    return len(offsets)
+
+
+def _check_one_image(path: Path, file: TiffFile, page: TiffPage) -> None:
+    images = len(_whole_pages(file))
+    if images > 1:
+        raise several(path, f"{images} images (pages)")
     stack = file.series[0].shape
     if math.prod(stack) != math.prod(page.shape):
         raise several(path, f"a stack of shape {tuple(stack)}")
@@ -198,8 +236,10 @@ def _via_rgb(path: Path, page: TiffPage) -> AnyArray:
 
 
 def _with_plain_tags(path: Path, page: TiffPage) -> bytes:
-    """Return the file with those tags set to "plain" by which decoders turn, invert or blend; we do that ourselves."""
+    """Return the file with this page first, and "plain" in tags by which decoders turn, invert or blend."""
     data = bytearray(path.read_bytes())
+    form = page.parent.tiff
+    struct.pack_into(form.offsetformat, data, form.offsetsize, page.offset)  # where the header names the first page
     plain = {EXIF_ORIENTATION: 1, _EXTRA_SAMPLES: _UNASSOCIATED_ALPHA}
     if page.photometric == _WHITE_IS_ZERO:
         plain[_PHOTOMETRIC] = _BLACK_IS_ZERO
