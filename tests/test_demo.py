@@ -28,8 +28,12 @@ def test_the_whole_path_leaves_its_files(data: demo.DemoData, tmp_path: Path, mo
     monkeypatch.setattr(demo, "MINUTES", 0.05)
     result = demo.demo(tmp_path / "out", data=data)
     assert result.report.stat().st_size > 10_000
-    assert len(result.predictions) == 2 * result.scores["num_images"]
-    for mask in result.predictions[::2]:
+    assert result.card.stat().st_size > 10_000
+    *files, table = result.predictions
+    assert len(files) == 3 * result.scores["num_images"]
+    assert len(table.read_text().splitlines()) == 1 + (result.num_objects or 0)
+    assert result.scores["metrics"].keys() >= {"seg", "ap50"}
+    for mask in files[::3]:
         truth = read_mask(result.data / "masks" / "val" / mask.name)
         assert read_mask(mask).values.shape == truth.values.shape
         picture = np.asarray(Image.open(mask.with_name(f"{mask.stem}_overlay.png")))

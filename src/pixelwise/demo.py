@@ -1,4 +1,4 @@
-"""The whole path on embedded data: train on one part of a picture, measure on the other, predict, report."""
+"""The whole path on embedded data: check it, train on one part, measure on the other, predict, count, report."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class DemoResult:
     Attributes:
         scores: as `evaluate` returns them, on the part that was not trained on.
         data: the dataset folder.
+        card: the data card, an HTML page.
+        num_objects: objects that were found in the unseen part.
         run: the run folder.
         predictions: files with the predictions of the unseen part.
         report: the report.
@@ -33,6 +35,8 @@ class DemoResult:
 
     scores: dict[str, Any]
     data: Path
+    card: Path
+    num_objects: int | None
     run: Path
     predictions: tuple[Path, ...]
     report: Path
@@ -54,13 +58,17 @@ def demo(out: str | Path, *, data: DemoData = "coins", listener: Listener | None
     if data not in ("coins", "cells"):
         raise RequestError(f"demo data {data!r}; accepted: coins, cells. Choose one.")
     folder = write_coins(root / "data") if data == "coins" else write_microscopy(root / "data")
-    run = root / "run"
+    run, card = root / "run", root / "data_card.html"
+    api.check(folder, out=card)
     api.train(folder, model="unet_small", out=run, minutes=MINUTES, listener=listener)
-    scores = api.evaluate(run, folder, split="val")
-    made = api.predict(run, [folder / "images" / "val"], out=root / "predictions", overlay=True)
+    scores = api.evaluate(run, folder, split="val", metrics=("seg", "ap50"))
+    unseen = folder / "images" / "val"
+    made = api.predict(run, [unseen], out=root / "predictions", overlay=True, instances=True)
     return DemoResult(
         scores=scores,
         data=folder,
+        card=card,
+        num_objects=made.num_objects,
         run=run,
         predictions=made.outputs,
         report=run / "report.html",

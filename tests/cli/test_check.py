@@ -173,3 +173,15 @@ def test_from_python(data, tmp_path) -> None:
         check(data, out=tmp_path / "card.txt")
     with pytest.raises(WorkError, match="cannot be written"):
         check(data, out=tmp_path / "card.html" / "card.html")
+
+
+def test_the_same_problem_of_many_files_is_said_once_with_all_of_them(pixelwise, data) -> None:
+    masks = sorted((data / "masks/train").iterdir())
+    for path in masks:
+        Image.open(path).convert("L").save(path.with_suffix(".jpg"))
+        path.unlink()
+    outcome = pixelwise("check", data)
+    assert outcome.code == 1
+    assert outcome.out.count("is compressed as JPEG") == 1
+    assert f"error   {len(masks)} files: each is compressed as JPEG" in outcome.out
+    assert all(f"            masks/train/{path.stem}.jpg\n" in outcome.out for path in masks)

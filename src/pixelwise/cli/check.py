@@ -81,7 +81,15 @@ def _lines(found: Check) -> list[str]:
     if not found.problems:
         return [*lines, "", "no problems"]
     lines += ["", "problems:"]
-    return lines + [f"  {problem.severity:8}{problem.file}: {problem.problem}" for problem in found.problems]
+    files: dict[tuple[str, str], list[str]] = {}
+    for problem in found.problems:
+        files.setdefault((problem.severity, problem.problem), []).append(problem.file)
+    for (severity, text), names in files.items():
+        if len(names) == 1:
+            lines.append(f"  {severity:8}{names[0]}: {text}")
+        else:  # the sentence once, then every file
+            lines += [f"  {severity:8}{len(names)} files: each {text}", *(f"            {name}" for name in names)]
+    return lines
 
 
 def _classes(card: DataCard) -> str:

@@ -34,28 +34,31 @@ def command(out: Path | None, data: str, as_json: bool) -> None:
     finally:
         reporter.close()
     if as_json:
-        files = {"data": result.data, "run": result.run, "report": result.report}
+        files = {"data": result.data, "card": result.card, "run": result.run, "report": result.report}
         print_json(
             {
                 **result.scores,
                 **{key: str(path) for key, path in files.items()},
                 "outputs": [str(path) for path in result.predictions],
+                "num_objects": result.num_objects,
                 "seconds": result.seconds,
             }
         )
         return
     click.echo("\nscores on the part that was not trained on:")
     click.echo(scores_text(result.scores))
-    click.echo(f"\nmade in {result.seconds:.0f} s:")
+    click.echo(f"\n{result.num_objects} objects were found there.\n\nmade in {result.seconds:.0f} s:")
     for what, path in (
         ("images and masks", result.data),
+        ("data card, for a browser", result.card),
         ("trained model", result.run / "best.safetensors"),
         ("predictions", result.predictions[0].parent),
-        ("report, to open in a browser", result.report),
+        ("report, for a browser", result.report),
     ):
         click.echo(f"  {what:30}{path}")
     click.echo(
         "\nnext, with your own folder of images/ and masks/:\n"
+        "  pixelwise check my_data --out card.html\n"
         "  pixelwise train my_data --out runs/first --minutes 10\n"
         "  pixelwise evaluate runs/first my_data\n"
         "  pixelwise predict runs/first my_images --out results --overlay"
