@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.images import as_channels, read_image, read_mask, read_orientation, turned, unpack_colour
-from pixelwise.data.tiff import whole_pages
+from pixelwise.data.images import as_channels, read_image, read_mask, read_orientation, unpack_colour
+from pixelwise.data.tiff import turned, whole_pages
 from pixelwise.errors import RequestError
 
 Array = NDArray[Any]
@@ -333,6 +333,32 @@ def test_a_folder_with_a_mask_for_each_object(tmp_path: Path) -> None:
     write(tmp_path, "b.png", pillow(LABELS * 0, "PNG"))
     with pytest.raises(RequestError, match=rf"^{re.escape(str(path))}: does not go with a\.png"):
         read_mask(tmp_path)
+
+
+def test_a_png_whose_pixels_are_damaged_is_refused(tmp_path: Path) -> None:
+    """Decoders do not look at the checksums, and let about one in ten such files pass with wrong pixels."""
+    labels = np.tile(np.tile(LABELS, (20, 20)), (4, 4))
+    data = pillow(labels, "PNG")
+    passing = 0
+    for place in range(data.index(b"IDAT") + 4, len(data) - 16):
+        damaged = data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+        try:
+            with Image.open(io.BytesIO(damaged)) as image:
+                found = np.array(image)
+        except Exception:
+            continue
+        passing += not np.array_equal(found, labels)
+        text = refusal(write(tmp_path, "a.png", damaged), read_mask)
+        assert re.search(r"\(damaged: the checksum of the bytes from \d+ to \d+ is wrong\)", text)
+    assert passing
+    assert "(cut off: the end mark is missing)" in refusal(write(tmp_path, "b.png", LOSSLESS["png grey"][1][:-12]))
+
+
+def test_masks_in_printing_colours_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tif", pillow(Image.fromarray(PAINTED).convert("CMYK"), "TIFF"))
+    assert "is stored in colours such as CMYK, which cannot be turned into RGB without rounding" in refusal(
+        path, read_mask
+    )
 
 
 STACK = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH), dtype=np.uint8)

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.augment import microscopy, no_augmentation
 from pixelwise.data.dataset import DatasetFile, open_dataset
+from pixelwise.data.loader import Crops, batches
 from pixelwise.data.scan import Dataset, scan
 from pixelwise.errors import RequestError
 
@@ -331,3 +334,27 @@ def test_nothing_to_scan(tmp_path: Path) -> None:
     folder = open_dataset(write(tmp_path, three()))
     with pytest.raises(RequestError, match=r"no items are to be scanned; accepted: at least one\. Choose"):
         scan(folder, [])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [2, 4, 5, 12])
+def test_any_number_of_channels_reaches_the_network(channels: int, dtype: type, tmp_path: Path) -> None:
+    """Each channel comes out with mean 0 and deviation 1 over the training images, in the file's order."""
+    rng = np.random.default_rng(channels)
+    bands = np.arange(1, channels + 1, dtype=np.float32) * (10 if dtype is np.uint8 else 500)
+    for name in ("train/a", "train/b", "val/c"):
+        picture = (bands + rng.normal(0, 1, (24, 24, channels)) * bands / 5).round().astype(dtype)
+        save(tmp_path / f"images/{name}.tif", picture)
+        save(tmp_path / f"masks/{name}.png", np.resize(MASK, (24, 24)))
+    dataset = look(tmp_path)
+    assert (dataset.card.channels, dataset.card.dtype) == (channels, np.dtype(dtype).name)
+    assert [len(row) for row in dataset.card.intensity.values()] == [channels] * 3
+    np.testing.assert_allclose(dataset.card.intensity["mean"], bands, rtol=0.05)
+    items = dataset.folder.split("train")
+    for augment in (microscopy(crop_side=24), no_augmentation()):
+        windows = Crops(dataset, items, crop=(24, 24), margin=0, scale=1.0, augment=augment, seed=0)
+        (batch,) = batches(windows, batch_size=2, first=0, last=1, num_workers=0)
+        assert batch.images.shape == (2, channels, 24, 24)
+        assert torch.isfinite(batch.images).all()
+    np.testing.assert_allclose(batch.images.mean(dim=(0, 2, 3)), np.zeros(channels), atol=1e-3)
+    np.testing.assert_allclose(batch.images.std(dim=(0, 2, 3)), np.ones(channels), atol=5e-3)

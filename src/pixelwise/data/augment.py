@@ -167,6 +167,7 @@ def sample_warp(
     output_size: Size,
     over: tuple[int, int] | None = None,
     margin: int = 0,
+    beyond: int = 0,
 ) -> Warp:
     """Draw one warp: where each pixel of the crop is read.
 
@@ -182,6 +183,7 @@ def sample_warp(
         over: A source pixel (row, column) that the crop, less its margin, shows at an evenly drawn place, as far as the
             crop can stay inside the image; None lays the crop anywhere.
         margin: Pixels at the crop's borders that do not count as showing.
+        beyond: Pixels by which a randomly placed crop may reach over each border of the image, where it is mirrored.
 
     Raises:
         RequestError: A size is below 1, or the displacement would fold the image over itself.
@@ -205,6 +207,7 @@ def sample_warp(
             side=image_size[1 - i],
             half_extent=extent[i],
             wanted=None if wanted is None else wanted[i],
+            beyond=beyond,
         )
         for i in range(2)
     )
@@ -289,17 +292,20 @@ def _log_uniform(limits: tuple[float, float], draw: float) -> float:
     return float(low * (high / low) ** draw)
 
 
-def _place(draw: float, config: AugmentConfig, *, side: int, half_extent: float, wanted: float | None) -> float:
+def _place(
+    draw: float, config: AugmentConfig, *, side: int, half_extent: float, wanted: float | None, beyond: int
+) -> float:
     """Return the source coordinate of the middle of the crop along one axis: drawn, or the nearest to `wanted`.
 
     The first pixel of the crop falls on a whole source pixel, so that a crop alone copies pixels exactly.
     """
     # The small term absorbs rounding in the extent of a crop as large as the image.
-    slack = math.floor(side - 1 - 2 * half_extent + 1e-6)
+    slack = math.floor(side + 2 * beyond - 1 - 2 * half_extent + 1e-6)
     if not config.random_crop or slack <= 0:
-        return float(slack // 2 + half_extent)
-    first = math.floor(draw * (slack + 1)) if wanted is None else min(max(round(wanted - half_extent), 0), slack)
-    return float(first + half_extent)
+        return float(slack // 2 - beyond + half_extent)
+    if wanted is None:
+        return float(math.floor(draw * (slack + 1)) - beyond + half_extent)
+    return float(min(max(round(wanted - half_extent) + beyond, 0), slack) - beyond + half_extent)
 
 
 @functools.lru_cache(maxsize=64)

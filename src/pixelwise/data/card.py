@@ -84,7 +84,6 @@ def make_card(folder: DatasetFolder, data: Labelled, file: DatasetFile | None, w
     num_images = {split: sum(pair.item.split == split for pair in pairs) for split in splits}
     sizes, repeats = np.unique([pair.seen.size for pair in training], axis=0, return_counts=True)
     order = np.argsort(-repeats, kind="stable")
-    held = (data.counts[:, : len(names)] > 0).astype(np.int64)
     return DataCard(
         name=folder.name,
         root=str(folder.root.resolve()),
@@ -103,7 +102,7 @@ def make_card(folder: DatasetFolder, data: Labelled, file: DatasetFile | None, w
         normalisation=_normalisation(pairs, training, channels),
         decisions=tuple(_decisions(folder, data, file, num_images, channels, warnings)),
         images_per_class={split: dict(zip(names, map(int, data.held_by(split)), strict=True)) for split in splits},
-        cooccurrence=tuple(tuple(map(int, row)) for row in held.T @ held),
+        cooccurrence=_cooccurrence(data),
         boundary_class=file.boundary_index() if file else None,
         num_objects=_num_objects(pairs, encoding),
         intensity=_intensity(training, channels),
@@ -117,6 +116,11 @@ def _named(data: Labelled, split: str) -> dict[str, int]:
         start=np.zeros(len(data.names) + 1, dtype=np.int64),
     )
     return dict(zip([*data.names, "(ignored)"], map(int, total), strict=True))
+
+
+def _cooccurrence(data: Labelled) -> tuple[tuple[int, ...], ...]:
+    held = (data.counts[:, :-1] > 0).astype(np.int64)  # (N, K)
+    return tuple(tuple(map(int, row)) for row in held.T @ held)
 
 
 def _palette(data: Labelled, file: DatasetFile | None) -> tuple[Colour, ...] | None:

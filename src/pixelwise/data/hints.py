@@ -105,8 +105,8 @@ def _unsettled_orientation(data: Labelled) -> Iterator[Finding]:
         if pair.seen.unsettled_orientation:
             text = (
                 f"{pair.item.image} is turned as its EXIF says (orientation {pair.seen.orientation}), but its mask has "
-                "no such note, and its size does not tell on which it was drawn; accepted, as drawn on the turned one. Look "
-                "at the overlay, and save the image without the note if it does not fit."
+                "no such note, and its size does not tell on which it was drawn; accepted, as drawn on the turned one. "
+                "Look at the overlay, and save the image without the note if it does not fit."
             )
             yield _warning(pair.item.image, text, "orientation")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pixelwise.data.png import check_chunks, is_deep, read_deep
 from pixelwise.data.tiff import (
     EXIF_ORIENTATION,
     Palette,
@@ -18,7 +19,6 @@ from pixelwise.data.tiff import (
     read_orientation_tag,
     read_tiff,
     several,
-    turned,
 )
 from pixelwise.errors import RequestError
 
@@ -36,6 +36,10 @@ AnyArray = NDArray[Any]
 _PIXELS_PER_BYTE = 20000
 # Pillow's names of formats that change pixel values, or may have.
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+
+
+class LossyMaskError(RequestError):
+    """A mask is in a format that changes values."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def read_mask(path: Path, *, page: int | None = None) -> RawMask:
         page: number of a page in a TIFF stack; None for a file of one image.
 
     Raises:
-        RequestError: if the file is unreadable, or a JPEG (compression noise changes label values).
+        RequestError: if the file is unreadable, or holds no map of classes.
+        LossyMaskError: if it is a JPEG, whose compression changes label values.
     """
     path = Path(path)
     if path.is_dir():
@@ -137,9 +142,14 @@ def read_mask(path: Path, *, page: int | None = None) -> RawMask:
     lossy_name = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
     stored = None if lossy_name else _read(path, white_is_zero=False, page=page)
     if stored is None or stored.lossy:
-        raise RequestError(
+        raise LossyMaskError(
             f"{path}: is compressed as JPEG or WebP, which changes label values; accepted: masks as PNG, TIFF or "
             "BMP. Export the labels again in such a format; saving this file as PNG does not bring them back."
+        )
+    if stored.converted:
+        raise RequestError(
+            f"{path}: is stored in colours such as CMYK, which cannot be turned into RGB without rounding; accepted: "
+            "masks in grey, RGB or with a palette. Export the mask so."
         )
     if stored.array.dtype == np.bool_ and stored.array.ndim == 2:
         return RawMask(stored.array.astype(np.uint8) * 255, bilevel=True)
@@ -314,9 +324,10 @@ def _read_with_pillow(path: Path) -> Stored:
         if frames > 1 and file.format != "MPO":  # phones store previews after the photograph
             raise several(path, f"{frames} images")
         lossy = file.format in _LOSSY_FORMATS
-        deep = _read_deep_png(path, int(file.getexif().get(EXIF_ORIENTATION, 1)))
-        if deep is not None:
-            return deep
+        if file.format == "PNG":
+            check_chunks(path)
+            if is_deep(path):
+                return read_deep(path, int(file.getexif().get(EXIF_ORIENTATION, 1)))
         image = ImageOps.exif_transpose(file)
     if image.mode == "P":
         flat = image.getpalette() or []
@@ -326,22 +337,4 @@ def _read_with_pillow(path: Path) -> Stored:
         return Stored(np.asarray(image), lossy=lossy)
     if image.mode in ("LA", "RGBA"):
         return Stored(np.asarray(image), lossy=lossy, has_alpha=True)
-    return Stored(np.asarray(image.convert("RGB")), lossy=lossy)
-
-
-def _read_deep_png(path: Path, orientation: int) -> Stored | None:
-    """Read a PNG with 16 bits a channel and colour or alpha, which Pillow would cut to 8 bits; None for others."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    grey_alpha, colour_alpha = 4, 6
-    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[24] != 16 or head[25] == 0:
-        return None
-    import cv2
-
-    array = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.uint16 or array.ndim != 3:
-        raise ValueError("16-bit PNG does not decode")
-    array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
-    if head[25] == grey_alpha:
-        array = array[:, :, [0, -1]]
-    return Stored(turned(array, orientation), has_alpha=head[25] in (grey_alpha, colour_alpha))
+    return Stored(np.asarray(image.convert("RGB")), lossy=lossy, converted=True)

@@ -1,7 +1,8 @@
 """Training windows: sampled, warped and normalised, the same for any number of workers.
 
 Samples are numbered through the whole run. Number s belongs to epoch s // n; its image is the entry s % n of
-that epoch's shuffle, and its random numbers come from (seed, epoch, image) alone.
+that epoch's shuffle, and its random numbers come from (seed, epoch, image) alone. Drawn with replacement, image and
+random numbers of sample s come from (seed, s).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
 from pixelwise.data.normalise import Normalisation, resize_image, resize_labels
 from pixelwise.data.scan import Dataset
+from pixelwise.structures import SizeRule
 
 
 class Batch(NamedTuple):
@@ -57,7 +59,7 @@ class Crops(TorchDataset[_Sample]):
     Attributes:
         dataset: scanned images and masks.
         items: those to train on.
-        crop: input (height, width) of a window.
+        crop: input (height, width) of a window; None takes whole images.
         margin: pixels a side that the model does not predict.
         scale: factor by which images are resized first.
         augment: random changes.
@@ -65,19 +67,25 @@ class Crops(TorchDataset[_Sample]):
         foreground: share of the windows that are laid over a pixel of another class than `common_class`, each class of
             the image being as likely; images without one are sampled as ever.
         common_class: index of the most frequent class.
+        rule: the model's; whole images get the smallest legal size that covers them, and are mirrored beyond.
+        beyond: pixels by which a window may reach over each border of the image, which is mirrored there.
+        replacement: draw every image independently, instead of shuffling once an epoch.
         targets: from labels and object ids (H, W) to the labels to train on and their weights (H, W); None takes the
             labels as they are, without weights.
     """
 
     dataset: Dataset
     items: Sequence[Item]
-    crop: tuple[int, int]
+    crop: tuple[int, int] | None
     margin: int
     scale: float
     augment: AugmentConfig
     seed: int
     foreground: float = 0.0
     common_class: int = 0
+    rule: SizeRule = field(default_factory=SizeRule)
+    beyond: int = 0
+    replacement: bool = False
     targets: Targets | None = None
     _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
     _bytes: int = 0
@@ -85,14 +93,14 @@ class Crops(TorchDataset[_Sample]):
 
     def __getitem__(self, sample: int) -> _Sample:
         """Return window number `sample` of the run."""
-        epoch, place = divmod(sample, len(self.items))
-        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.items))[place])
-        item = self.items[index]
-        rng = sample_rng(self.seed, epoch, index)
+        item, rng = self._draw(sample)
         image, labels, weights = self._arrays(item)
         over = self._pixel_to_show(rng, labels) if self.foreground else None
         size = (image.shape[0], image.shape[1])
-        warp = sample_warp(rng, self.augment, image_size=size, output_size=self.crop, over=over, margin=self.margin)
+        crop = self.crop or (self.rule.covering(size[0]), self.rule.covering(size[1]))
+        warp = sample_warp(
+            rng, self.augment, image_size=size, output_size=crop, over=over, margin=self.margin, beyond=self.beyond
+        )
         normalisation = self._normalisation(item, image)
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
@@ -102,6 +110,15 @@ class Crops(TorchDataset[_Sample]):
             None if weights is None else torch.from_numpy(inner.weights(weights)),
             item.name,
         )
+
+    def _draw(self, sample: int) -> tuple[Item, np.random.Generator]:
+        """Return the image of a window, and the window's random numbers."""
+        epoch, place = divmod(sample, len(self.items))
+        if self.replacement:
+            index = int(np.random.default_rng([self.seed, epoch, place]).integers(len(self.items)))
+            return self.items[index], sample_rng(self.seed, sample, index)
+        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.items))[place])
+        return self.items[index], sample_rng(self.seed, epoch, index)
 
     def _pixel_to_show(self, rng: np.random.Generator, labels: AnyArray) -> tuple[int, int] | None:
         """Draw a pixel (row, column) of a less frequent class for a share of the windows."""

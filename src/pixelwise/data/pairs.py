@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from pixelwise.data.images import AnyArray, RawMask, colour_table, read_image, read_mask, read_orientation
+from pixelwise.data.images import (
+    AnyArray,
+    LossyMaskError,
+    RawMask,
+    colour_table,
+    read_image,
+    read_mask,
+    read_orientation,
+)
 from pixelwise.data.items import Item
 from pixelwise.data.memory import Memory
 from pixelwise.data.problems import Finding
@@ -20,7 +28,9 @@ from pixelwise.data.tiff import Palette, turned
 from pixelwise.errors import RequestError
 
 SAMPLED_PIXELS = 2**16  # from here on every fourth pixel settles mean and deviation to well under a percent
+MOST_SAMPLED = 2**22  # of a huge image, so that the sample does not fill the memory
 MOST_VALUES = 512  # colours that are counted in a mask; those with most pixels
+COUNTED_AT_ONCE = 2**24
 IGNORE = 255  # the usual value of pixels that must not count
 
 
@@ -121,22 +131,23 @@ def look_at(
         try:
             pairs.append(Pair(item, memory.recall(item, Seen, partial(_look_at_one, item))))
         except RequestError as error:
-            findings.append(_unusable(item, str(error)))
+            findings.append(_unusable(item, error))
         if on_image is not None:
             on_image(done, len(items))
     return pairs, findings
 
 
-def _unusable(item: Item, text: str) -> Finding:
+class _SizeError(RequestError):
+    """Image and mask have different sizes."""
+
+
+def _unusable(item: Item, error: RequestError) -> Finding:
+    text = str(error)
     files = [path for path in (item.image, item.mask, item.instances) if path is not None]
     path = next((path for path in files if text.startswith(str(path))), item.image)
-    if " accepted: equal sizes." in text:
-        kind = "different size"
-    elif "cannot be read" in text or "no such file" in text:
-        kind = "unreadable file"
-    else:
-        kind = "compressed mask" if "compressed as JPEG" in text else "file of another kind"
-    return Finding(path=path, text=text, kind=kind, spoils=frozenset({item.key}))
+    kinds = {_SizeError: "different size", LossyMaskError: "compressed mask"}
+    usual = "unreadable file" if error.__cause__ is not None else "unusable file"  # what a decoder said is its cause
+    return Finding(path=path, text=text, kind=kinds.get(type(error), usual), spoils=frozenset({item.key}))
 
 
 def _look_at_one(item: Item) -> Seen:
@@ -167,7 +178,7 @@ def _look_at_one(item: Item) -> Seen:
 def _check_size(item: Item, size: tuple[int, int], values: AnyArray, *, of_instances: bool = False) -> None:
     if values.shape != size:
         height, width = values.shape
-        raise RequestError(
+        raise _SizeError(
             f"{item.image} is {size[0]} x {size[1]} (height x width), but "
             f"{item.instances if of_instances else item.mask} is {height} x {width}; accepted: equal sizes. Export the "
             "mask again at the image's size."
@@ -180,7 +191,8 @@ def _same(image: AnyArray, values: AnyArray) -> bool:
 
 def _of_image(image: AnyArray) -> dict[str, object]:
     flat = image.reshape(-1, image.shape[2])
-    sample = flat[:: 4 if len(flat) >= SAMPLED_PIXELS else 1].astype(np.float64)
+    step = 1 if len(flat) < SAMPLED_PIXELS else max(4, len(flat) // MOST_SAMPLED)
+    sample = flat[::step].astype(np.float64)
     return {
         "size": image.shape[:2],
         "channels": image.shape[2],
@@ -227,7 +239,10 @@ def _count(values: AnyArray) -> dict[int, int]:
     if values.dtype == np.uint32:
         found, counts = np.unique(values, return_counts=True)
     else:
-        all_counts = np.bincount(values.ravel())
+        flat = values.ravel()
+        all_counts = np.zeros(1 << 8 * values.itemsize, dtype=np.int64)
+        for start in range(0, len(flat), COUNTED_AT_ONCE):  # numpy makes 8 bytes of each value
+            all_counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=len(all_counts))
         found = np.flatnonzero(all_counts)
         counts = all_counts[found]
     return {int(value): int(count) for value, count in zip(found, counts, strict=True)}

@@ -55,7 +55,8 @@ class Finding:
     def told(self, root: Path) -> Problem:
         """Return the problem with paths relative to the data folder."""
         inside = self.path.is_relative_to(root)
-        text = self.text.removeprefix(str(self.path)).removeprefix(":").strip()
+        name, rest = str(self.path), self.text.removeprefix(str(self.path))
+        text = rest.lstrip(": ") if self.text.startswith((f"{name}:", f"{name} ")) else self.text
         return Problem(
             file=self.path.relative_to(root).as_posix() if inside else str(self.path),
             problem=text.replace(f"{root}{os.sep}", ""),

@@ -48,12 +48,14 @@ class Stored:
         palette: colours of the indices.
         lossy: the format changes values.
         has_alpha: the last of the 2 or 4 channels says how to draw the image, and is no measurement.
+        converted: the file has other colours than grey or RGB, such as CMYK.
     """
 
     array: AnyArray
     palette: Palette | None = None
     lossy: bool = False
     has_alpha: bool = False
+    converted: bool = False
 
 
 def turned(array: AnyArray, orientation: int) -> AnyArray:
@@ -108,7 +110,7 @@ def read_tiff(path: Path, *, white_is_zero: bool, number: int | None = None) -> 
         orientation = _tag(page, EXIF_ORIENTATION, 1)
         photometric = int(page.photometric)
         if photometric not in _PLAIN:
-            return Stored(turned(_via_rgb(path, page), orientation), lossy=lossy)
+            return Stored(turned(_via_rgb(path, page), orientation), lossy=lossy, converted=True)
         array = _tiff_pixels(path, page)
         colours = page.colormap
     if photometric == _WHITE_IS_ZERO and array.dtype == np.bool_ and not white_is_zero:
@@ -123,6 +125,7 @@ def read_tiff(path: Path, *, white_is_zero: bool, number: int | None = None) -> 
         if colours is None:
             raise ValueError("the palette is missing")
         palette = tuple((int(r), int(g), int(b)) for r, g, b in zip(*(colours >> 8), strict=True))
+        array = array.astype(np.uint8) if array.dtype == np.bool_ else array
     return Stored(turned(array, orientation), palette, lossy)
 
 
