@@ -46,26 +46,6 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-METRIC_NAMES = {
-    "miou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "fwiou": "frequency-weighted IoU",
-    "boundary_iou": "boundary IoU",
-    "bf": "boundary F1 (BF)",
-    "vrand": "V_rand",
-    "vinfo": "V_info",
-    "rand_error": "Rand error",
-    "pixel_error": "pixel error",
-    "warping_error": "warping error",
-    "seg": "SEG",
-    "ap": "mask AP",
-    "ap50": "mask AP50",
-    "ap75": "mask AP75",
-    "pq": "panoptic quality",
-    "dsb2018": "DSB 2018 score",
-    "ece": "calibration error",
-}
 # Of the protocol, what the first lines say already.
 _SAID = ("split", "resolution", "flip", "average", "ignored", "scale", "tile", "absent_classes", "ece")
 
@@ -77,11 +57,14 @@ def listed(given: str | None) -> list[str]:
 
 def scores_text(result: dict[str, Any]) -> str:
     """Show an evaluation: the scores, the protocol beside them, and the table per class."""
+    from pixelwise.metrics.names import METRIC_NAMES
+
     rows = [("class", "IoU", "accuracy", "true pixels", "note")]
     for name, row in result["per_class"].items():
         rows.append((name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or ""))
     protocol, metrics = result["protocol"], result["metrics"]
-    lines = [f"  {METRIC_NAMES.get(key, key):24}{percent(value)}" for key, value in metrics.items()]
+    names = {key: METRIC_NAMES[key].name if key in METRIC_NAMES else key for key in metrics}
+    lines = [f"  {names[key]:24}{percent(value)}" for key, value in metrics.items()]
     images = f"{result['num_images']} image{'s' if result['num_images'] > 1 else ''}"
     flip = ", averaged with mirror images" if protocol.get("flip") else ""
     return "\n".join(

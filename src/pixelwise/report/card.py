@@ -24,8 +24,7 @@ from pixelwise.report.card_tables import (
     tiles,
     verdict,
 )
-from pixelwise.report.html import LegendEntry
-from pixelwise.report.page import environment
+from pixelwise.report.page import LegendEntry, environment
 from pixelwise.report.ready import make_ready
 
 TEMPLATE_NAME = "card.html.j2"

@@ -19,8 +19,7 @@ from pixelwise.data.scan import Dataset
 from pixelwise.engine.session import palette_of
 from pixelwise.errors import RequestError
 from pixelwise.report.card_pictures import OUTLINE_COLOR, Paint, choose, thumbnail
-from pixelwise.report.html import LegendEntry
-from pixelwise.report.page import jpeg_uri
+from pixelwise.report.page import LegendEntry, jpeg_uri
 from pixelwise.report.tables import BACKGROUND_NAMES, css, percent
 
 MOST_OF_A_SPLIT = 12

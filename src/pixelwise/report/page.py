@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -12,6 +14,16 @@ from PIL import Image
 from pixelwise.data.pictures import Picture
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """A colour and what it means; ignored pixels are hatched."""
+
+    name: str
+    color: str
+    hatched: bool = False
+
+
+@cache
 def environment() -> jinja2.Environment:
     """Return the template engine; it escapes everything, and an unknown name is an error."""
     return jinja2.Environment(

@@ -140,6 +140,12 @@ def as_number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def as_numbers(table: Table, *keys: str) -> tuple[float, ...] | None:
+    """Return the numbers under some keys; None where one is missing."""
+    numbers = [number for key in keys if (number := as_number(table.get(key))) is not None]
+    return tuple(numbers) if len(numbers) == len(keys) else None
+
+
 def as_words(value: object) -> str:
     """Return a setting as text for people.
 

@@ -1,25 +1,20 @@
-"""The numbers of a run as rows for the template: headline, classes, confusion matrix, data."""
+"""The numbers of a run as rows for the template: headline and classes, and what all sections build theirs from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from pixelwise.data.pictures import MAX_CLASSES, OUTSIDE_COLOR, default_palette
+from pixelwise.metrics.names import METRIC_NAMES
+from pixelwise.report.progress import training_end
 from pixelwise.report.run_files import RunFiles, Table, as_list, as_number, as_table, as_words, humanize
 
 DASH = "–"
 BACKGROUND_NAMES = ("background", "_background_", "bg", "__background__")
-# With more classes the cells of the confusion matrix are too small for numbers.
-MAX_NUMBERED_CLASSES = 20
-SMALLEST_CELL = 0.005
-SCORES = {
-    "miou": ("Mean IoU", "intersection over union, mean over the classes"),
-    "pixel_accuracy": ("Pixel accuracy", "share of pixels with the right class"),
-    "mean_accuracy": ("Mean class accuracy", "share of each class's pixels found, mean over the classes"),
-    "fwiou": ("Frequency-weighted IoU", "IoU weighted by how common each class is"),
-}
+# Scores of each class that are measured when they are asked for: the key in metrics.json, and its column.
+EXTRA_COLUMNS = {"boundary_iou_per_class": "Boundary IoU", "bf_per_class": "Boundary F1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class in the table of scores; `iou_share` is the length of its bar, 0 to 100."""
+    """One class in the table of scores; `iou_share` is the length of its bar, 0 to 100, `more` of extra columns."""
 
     name: str
     color: str
@@ -62,67 +57,8 @@ class ClassRow:
     accuracy: str
     dice: str
     truth_share: str
+    more: list[str]
     note: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of the confusion matrix: `share` of the true class's pixels, 0 to 1."""
-
-    column: int
-    share: float
-    text: str
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixRow:
-    """The cells of one true class; none where the class has no pixels."""
-
-    name: str
-    index: int
-    total: str
-    cells: list[Cell]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """One of the most frequent mistakes."""
-
-    truth: str
-    prediction: str
-    share: str
-    pixels: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """The confusion matrix, each row divided by its sum."""
-
-    names: list[str]
-    rows: list[MatrixRow]
-    numbered: bool
-    worst: list[Confusion]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frequency:
-    """How common one class is in each split."""
-
-    name: str
-    color: str
-    shares: list[str]
-    lengths: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSummary:
-    """What the data card says."""
-
-    facts: list[Fact]
-    splits: list[str]
-    frequencies: list[Frequency]
-    notes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +90,10 @@ def percent(share: float | None, digits: int = 1) -> str:
     return DASH if share is None else f"{100 * share:.{digits}f} %"
 
 
-def find_classes(files: RunFiles, highest_label: int = -1) -> Classes:
-    """Return the classes from the data card, or from what else the run tells about them.
-
-    Args:
-        files: The run.
-        highest_label: The highest class index in the example pictures; -1 without pictures.
-    """
+def find_classes(files: RunFiles) -> Classes:
+    """Return the classes from the data card, or from what else the run tells about them."""
     names = [str(name) for name in as_list(files.card.get("classes"))] or list(as_table(files.metrics.get("per_class")))
-    count = max(len(names), len(as_list(files.metrics.get("confusion_matrix"))), highest_label + 1)
+    count = max(len(names), len(as_list(files.metrics.get("confusion_matrix"))))
     names += [f"class {index}" for index in range(len(names), count)]
     colors = _colors(files.card.get("palette"))
     ignore = as_number(files.card.get("ignore_index"))
@@ -212,23 +143,35 @@ def headline(files: RunFiles) -> Headline:
 
 
 def _scores(metrics: Table) -> list[Score]:
-    """Return the known scores first, then any others under their own names."""
-    order = [key for key in SCORES if key in metrics] + [key for key in metrics if key not in SCORES]
+    """Return the scores that have a name in its order, then any others as they are called in the file."""
+    order = [key for key in METRIC_NAMES if key in metrics] + [key for key in metrics if key not in METRIC_NAMES]
     scores = []
     for key in order:
         value = as_number(metrics[key])
-        if key in SCORES:
-            scores.append(Score(name=SCORES[key][0], text=percent(value, 2), hint=SCORES[key][1]))
+        known = METRIC_NAMES.get(key)
+        if known is not None:
+            text = percent(value, 2) if known.in_percent else DASH if value is None else f"{value:.4f}"
+            scores.append(Score(name=capitalised(known.name), text=text, hint=known.meaning))
         elif value is not None:
             scores.append(Score(name=humanize(key), text=f"{value:.4g}", hint=""))
     return scores
 
 
+def capitalised(text: str) -> str:
+    """Return a text that begins a line.
+
+    >>> capitalised("mean IoU")
+    'Mean IoU'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def _protocol(metrics: Table) -> list[Fact]:
     """Return split, number of images and every entry of the protocol, in words."""
-    entries: dict[str, object] = {key: metrics[key] for key in ("split", "num_images", "iteration") if key in metrics}
+    entries: dict[str, object] = {key: metrics[key] for key in ("split", "num_images") if key in metrics}
     entries |= as_table(metrics.get("protocol"))
-    facts = [Fact(name=humanize(key), text=as_words(value)) for key, value in entries.items()]
+    names = {key: METRIC_NAMES[key].name if key in METRIC_NAMES else humanize(key) for key in entries}
+    facts = [Fact(name=names[key], text=as_words(value)) for key, value in entries.items()]
     per_image = [as_number(as_table(row).get("miou")) for row in as_list(metrics.get("per_image"))]
     known = [score for score in per_image if score is not None]
     if known:
@@ -243,22 +186,35 @@ def _model_facts(files: RunFiles) -> list[Fact]:
     parameters = as_number(files.metrics.get("parameters"))
     if parameters is not None:
         facts.append(Fact(name="parameters", text=f"{parameters:,.0f}"))
-    if files.training:
-        facts.append(Fact(name="iterations", text=as_words(files.training[-1].get("iteration"))))
+    end = training_end(files)
+    if end is not None:
+        facts.append(Fact(name="training", text=end.words))
+    best = as_number(files.metrics.get("iteration"))
+    if best is not None:
+        facts.append(Fact(name="best model", text=f"of iteration {best:,.0f}: the one that is scored and kept"))
     for key in ("pixelwise", "commit", "device"):
         if key in files.environment:
             facts.append(Fact(name=key, text=as_words(files.environment[key])))
     return facts
 
 
+def extra_columns(metrics: Table) -> list[str]:
+    """Return the heads of the columns of scores that were asked for."""
+    return [head for key, head in EXTRA_COLUMNS.items() if key in metrics]
+
+
 def class_rows(metrics: Table, classes: Classes) -> list[ClassRow]:
     """Return the scores of each class; a class without a score says why in its note."""
     per_class = {name: as_table(row) for name, row in as_table(metrics.get("per_class")).items()}
     total = sum(as_number(row.get("truth_pixels")) or 0 for row in per_class.values())
-    return [_class_row(name, row, total, classes.color(name)) for name, row in per_class.items()]
+    extra = [as_table(metrics[key]) for key in EXTRA_COLUMNS if key in metrics]
+    return [
+        _class_row(name, row, total, classes.color(name), [percent(as_number(column.get(name))) for column in extra])
+        for name, row in per_class.items()
+    ]
 
 
-def _class_row(name: str, row: Table, total: float, color: str) -> ClassRow:
+def _class_row(name: str, row: Table, total: float, color: str, more: list[str]) -> ClassRow:
     """Return one class's scores as text."""
     iou = as_number(row.get("iou"))
     truth = as_number(row.get("truth_pixels"))
@@ -270,6 +226,7 @@ def _class_row(name: str, row: Table, total: float, color: str) -> ClassRow:
         accuracy=percent(as_number(row.get("accuracy"))),
         dice=percent(as_number(row.get("dice"))),
         truth_share=percent(None if truth is None or not total else truth / total, 2),
+        more=more,
         note=str(row.get("note") or _note(truth, as_number(row.get("predicted_pixels")), iou)),
     )
 
@@ -281,96 +238,3 @@ def _note(truth: float | None, predicted: float | None, iou: float | None) -> st
     if predicted == 0:
         return "never predicted"
     return "no score was recorded" if iou is None else ""
-
-
-def confusion_matrix(metrics: Table, classes: Classes) -> Matrix | None:
-    """Return the confusion matrix (rows: truth, columns: prediction); None where there is no square one."""
-    counts = [[as_number(value) or 0.0 for value in as_list(row)] for row in as_list(metrics.get("confusion_matrix"))]
-    if not counts or any(len(row) != len(counts) for row in counts):
-        return None
-    names = classes.names[: len(counts)]
-    numbered = len(names) <= MAX_NUMBERED_CLASSES
-    return Matrix(
-        names=names,
-        rows=[_matrix_row(index, counts[index], names, numbered=numbered) for index in range(len(names))],
-        numbered=numbered,
-        worst=_worst_confusions(counts, names),
-    )
-
-
-def _matrix_row(index: int, counts: list[float], names: list[str], *, numbered: bool) -> MatrixRow:
-    """Return the cells of one true class; without numbers only those that one can see."""
-    total = sum(counts)
-    cells = []
-    for column, pixels in enumerate(counts if total else []):
-        share = pixels / total
-        if numbered or share >= SMALLEST_CELL:
-            title = f"{names[index]} → {names[column]}: {percent(share)} ({pixels:,.0f} pixels)"
-            text = f"{100 * share:.0f}" if share >= SMALLEST_CELL else ("·" if pixels else "")
-            cells.append(Cell(column=column, share=round(share, 3), text=text, title=title))
-    return MatrixRow(name=names[index], index=index, total=f"{total:,.0f}", cells=cells)
-
-
-def _worst_confusions(counts: list[list[float]], names: list[str], limit: int = 10) -> list[Confusion]:
-    """Return the confusions that take the largest shares of their true classes."""
-    found = []
-    for truth, row in enumerate(counts):
-        total = sum(row)
-        found += [(n / total, n, truth, other) for other, n in enumerate(row) if n and other != truth]
-    found.sort(key=lambda item: (-item[0], -item[1], item[2], item[3]))
-    return [
-        Confusion(truth=names[truth], prediction=names[other], share=percent(share), pixels=f"{pixels:,.0f}")
-        for share, pixels, truth, other in found[:limit]
-    ]
-
-
-def data_summary(files: RunFiles, classes: Classes) -> DataSummary:
-    """Return what the data card says about the data set."""
-    card = files.card
-    notes = [files.problems["data_card.json"]] if "data_card.json" in files.problems else []
-    counts = {split: as_table(value) for split, value in as_table(card.get("pixel_counts")).items()}
-    if card and not counts:
-        notes.append("data_card.json holds no pixel counts, so the class frequencies are not known.")
-    return DataSummary(
-        facts=_data_facts(card, classes),
-        splits=list(counts),
-        frequencies=_frequencies(counts, classes),
-        notes=notes,
-    )
-
-
-def _data_facts(card: Table, classes: Classes) -> list[Fact]:
-    """Return the entries of the data card that are no long lists."""
-    encoding = as_table(card.get("mask_encoding"))
-    card = {**card, "mask_encoding": encoding.get("words", card.get("mask_encoding"))}
-    facts = [
-        Fact(name=humanize(key), text=as_words(card[key]))
-        for key in ("name", "layout", "mask_encoding", "num_images", "channels", "ignore_index", "licence")
-        if key in card
-    ]
-    sizes = [[as_number(part) for part in as_list(entry)] for entry in as_list(card.get("image_sizes"))]
-    known = sorted((s for s in sizes if len(s) == 3 and None not in s), key=lambda size: -(size[2] or 0))
-    if known:
-        shown = ", ".join(f"{h:.0f} × {w:.0f} ({n:,.0f})" for h, w, n in known[:5])
-        more = f" and {len(known) - 5} more" if len(known) > 5 else ""
-        facts.append(Fact(name="image sizes, height × width (images)", text=shown + more))
-    return [Fact(name="classes", text=str(len(classes.names))), *facts] if facts else []
-
-
-def _frequencies(counts: Mapping[str, Table], classes: Classes) -> list[Frequency]:
-    """Return each class's share of the labelled pixels; other counted names (such as void) come last."""
-    names = classes.names + sorted({name for split in counts.values() for name in split} - set(classes.names))
-    totals = {split: sum(as_number(value) or 0 for value in row.values()) for split, row in counts.items()}
-    rows = []
-    for name in names:
-        pixels = {split: as_number(row.get(name)) for split, row in counts.items()}
-        shares = [None if n is None or not totals[s] else n / totals[s] for s, n in pixels.items()]
-        rows.append(
-            Frequency(
-                name=name,
-                color=classes.color(name),
-                shares=["none" if share == 0 else percent(share, 2) for share in shares],
-                lengths=[round(100 * (share or 0), 2) for share in shares],
-            )
-        )
-    return rows
