@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,8 +44,8 @@ class ModelInfo:
     fidelity: Fidelity
     source: str
     input_size: tuple[int, int]
-    debug: Mapping[str, Any]
     build: Callable[..., nn.Module]
+    debug: Mapping[str, Any] = field(default_factory=dict)
 
 
 _MODELS: dict[str, ModelInfo] = {}

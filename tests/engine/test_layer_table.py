@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pixelwise.engine.layer_table import Window, input_span, layer_table, output_stride, receptive_fields
+from pixelwise.layers.unpooling import MaxPool2x2, MaxUnpool2x2
 from pixelwise.models import create_model
 from pixelwise.structures import SizeRule, size_rule_of
 
@@ -41,6 +44,12 @@ def conv(kernel: int, **options: int) -> nn.Conv2d:
         ([nn.AvgPool2d(2), conv(5)], 10),
         ([conv(1)], 1),
         ([nn.AdaptiveAvgPool2d(1)], None),
+        ([nn.AdaptiveMaxPool2d(1)], None),
+        ([nn.AdaptiveAvgPool2d(16), conv(3)], 4 * 3),  # bins of 4 pixels
+        ([nn.MaxPool2d(2), nn.Upsample(scale_factor=2), conv(1)], 2),
+        ([nn.UpsamplingBilinear2d(scale_factor=2)], 1),  # its first output lies on the first input
+        ([nn.LocalResponseNorm(5), conv(3)], 3),
+        ([nn.ReflectionPad2d(4), conv(9)], 9),
     ],
 )
 def test_receptive_fields_of_chains(layers: list[nn.Module], field: int | None) -> None:
@@ -65,6 +74,77 @@ def gradient_spans(model: nn.Module, size: tuple[int, int], positions: range) ->
         rows = gradient[0, 0].abs().sum(dim=1).nonzero().flatten()
         spans.append((int(rows[0]), int(rows[-1])))
     return spans
+
+
+class Unpooled(nn.Module):
+    """Layers between a pooling and its unpooling."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.pool, self.unpool = MaxPool2x2(), MaxUnpool2x2()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, switches = self.pool(x)
+        return self.unpool(self.layers(x), switches)
+
+
+def up(mode: str, align_corners: bool | None = None, **size: float) -> nn.Upsample:
+    return nn.Upsample(mode=mode, align_corners=align_corners, **size)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [conv(3, padding=1), up("bilinear", False, scale_factor=2), conv(3, padding=1)],
+        [conv(3, stride=2, padding=1), up("bilinear", True, size=40), conv(3, padding=1)],
+        [conv(3, padding=1), up("bilinear", False, scale_factor=1.5)],
+        [conv(5, stride=2, padding=2), up("bilinear", False, size=31)],
+        [nn.AvgPool2d(3, 1, 1), up("bilinear", True, size=17)],  # smaller
+        [conv(3, padding=1), up("nearest", scale_factor=3), conv(3, padding=1)],
+        [nn.MaxPool2d(2), up("nearest", size=29), conv(3, padding=1)],
+        [nn.AdaptiveAvgPool2d(7), conv(3, padding=1), up("bilinear", False, size=39)],
+        [conv(3, padding=1), nn.AdaptiveMaxPool2d(12)],
+        [nn.AvgPool2d(3, 2, 1, ceil_mode=True), conv(3, padding=1)],
+        [conv(3, padding=1), nn.LocalResponseNorm(5), nn.MaxPool2d(2)],
+        [conv(3, padding=1), Unpooled(conv(3, padding=1)), conv(3, padding=1)],
+        [Unpooled(conv(5, padding=2), Unpooled(conv(3, padding=1)))],
+    ],
+    ids=lambda layers: " ".join(type(layer).__name__ for layer in layers),
+)
+def test_spans_are_the_gradients(layers: list[nn.Module]) -> None:
+    """Random images choose all maxima in turn; positive weights let no path cancel."""
+    side = 39  # odd, so that ceilings and uneven steps matter
+    model = Toy(*layers).double()
+    spans = layer_table(deepcopy(model).float().to("meta"), in_channels=1, input_size=(side, side))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(60, 1, side, side, dtype=torch.float64, generator=generator).requires_grad_()
+    logits = model(images)
+    middle = logits.shape[2] // 2
+    for position in range(middle - 3, middle + 3):
+        (gradient,) = torch.autograd.grad(logits[:, 0, position].sum(), images, retain_graph=True)
+        rows = gradient.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+        assert input_span(spans, position, axis=0) == (int(rows[0]), int(rows[-1]))
+
+
+def test_steps_of_resizing_layers() -> None:
+    halved = table(conv(3, stride=2, padding=1), up("bilinear", False, scale_factor=4), conv(1))
+    assert output_stride(halved) == 1  # half a pixel, which whole numbers cannot say
+    assert output_stride(table(conv(3, stride=4, padding=1), up("nearest", scale_factor=2), conv(1))) == 2
+    assert output_stride(table(nn.AdaptiveAvgPool2d(16), conv(1))) == 4
+    assert [layer.kind for layer in table(conv(1), Unpooled(conv(1)))] == [
+        "convolution",
+        "max pool",
+        "convolution",
+        "unpool",
+    ]
+
+
+def test_shapes_stay_three_dimensional_where_channels_are_pooled() -> None:
+    layers = table(conv(1), nn.LocalResponseNorm(5))
+    assert all(len(layer.shape) == 3 and layer.shape[1:] == (64, 64) for layer in layers)
 
 
 def positive(name: str, **options: int) -> nn.Module:

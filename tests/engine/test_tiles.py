@@ -20,11 +20,14 @@ from pixelwise.structures import SizeRule, size_rule_of
 
 VALID = size_rule(4, 0)
 PADDED = size_rule(4, 1)
+ANY = SizeRule(period=16)  # any side, and a pooling grid all the same: FCN and its descendants
 
 
 @given(
     st.integers(1, 900),
-    st.sampled_from([(VALID, 0), (PADDED, 0), (PADDED, 16), (PADDED, 102), (size_rule(2, 0), 0), (SizeRule(), 5)]),
+    st.sampled_from(
+        [(VALID, 0), (PADDED, 0), (PADDED, 16), (PADDED, 102), (size_rule(2, 0), 0), (SizeRule(), 5), (ANY, 40)]
+    ),
     st.integers(0, 12),
 )
 def test_every_pixel_is_kept_once(side: int, case: tuple[SizeRule, int], extra: int) -> None:

@@ -9,37 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Interval = tuple[int, int]
+from pixelwise.engine.windows import Bins, Resize
+from pixelwise.engine.windows import Interval as Interval
+from pixelwise.engine.windows import Window as Window
+
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """How an output position of an operation looks at its input along one axis.
-
-    A forward window reads input positions `out * stride - padding + dilation * 0..kernel-1`. A transposed one
-    is the reverse of that relation. Padding may be negative: a crop is a window of 1 that starts further in.
-    """
-
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    padding: int = 0
-    transposed: bool = False
-
-    def reads(self, span: Interval) -> Interval:
-        """Return the hull of the input positions that the outputs of `span` (both ends included) depend on."""
-        first, last = span
-        reach = (self.kernel - 1) * self.dilation
-        if self.transposed:
-            return -((reach - self.padding - first) // self.stride), (last + self.padding) // self.stride
-        return first * self.stride - self.padding, last * self.stride - self.padding + reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +157,75 @@ def _read_slice(args: tuple[Any, ...], out: Tensor) -> Layer:
 def _read_pad(args: tuple[Any, ...], out: Tensor) -> Layer:
     left, _, top = (*args[1], 0, 0)[:3]
     windows = (Window(padding=top), Window(padding=left))
-    return Layer(name="", inputs=(), kind="pad", shape=tuple(out.shape[1:]), windows=windows)
+    return Layer(name="", inputs=(), kind="pad", shape=_shape(out), windows=windows)
+
+
+def _read_unpool(args: tuple[Any, ...], out: Tensor) -> Layer:
+    """Read an unpooling of 2x2 windows: each output depends on the unit of its window.
+
+    It depends on the switches too, so on the window of the pooling; but that the unit has seen already, wherever
+    the path between pooling and unpooling keeps what lies under a unit.
+    """
+    before = args[0].shape[2:]
+    halved = all(-(-after // 2) == side for side, after in zip(before, out.shape[2:], strict=True))
+    window = Window(kernel=2, stride=2, transposed=True)
+    windows = (window, window) if halved else None
+    return Layer(name="", inputs=(), kind="unpool", shape=tuple(out.shape[1:]), windows=windows)
+
+
+def _read_bilinear(args: tuple[Any, ...], out: Tensor) -> Layer:
+    return _read_resize(args[0], out, scales=args[3:5], linear=True, align_corners=args[2])
+
+
+def _read_nearest(args: tuple[Any, ...], out: Tensor) -> Layer:
+    return _read_resize(args[0], out, scales=args[2:4], linear=False, align_corners=False)
+
+
+def _read_resize(
+    before: Tensor, out: Tensor, *, scales: Sequence[float | None], linear: bool, align_corners: bool
+) -> Layer:
+    factors = (*scales, None, None)[:2]  # as the caller gave them; PyTorch then samples with them, not with the sizes
+    height, width = (
+        _resize(before.shape[axis], out.shape[axis], factor, linear=linear, align_corners=align_corners)
+        for axis, factor in zip((2, 3), factors, strict=True)
+    )
+    return Layer(name="", inputs=(), kind="resize", shape=tuple(out.shape[1:]), windows=(height, width))
+
+
+def _resize(inputs: int, outputs: int, factor: float | None, *, linear: bool, align_corners: bool) -> Resize:
+    scale = 1 / Fraction(factor).limit_denominator(10_000) if factor else Fraction(inputs, outputs)
+    if align_corners:
+        scale = Fraction(inputs - 1, outputs - 1) if outputs > 1 else Fraction(0)
+    return Resize(
+        kernel=2 if linear else 1,
+        stride=max(1, round(max(scale, 1 / scale if scale else 1))),
+        transposed=scale < 1,
+        scale=scale,
+        shift=scale / 2 - Fraction(1, 2) if linear and not align_corners else Fraction(0),
+        linear=linear,
+    )
+
+
+def _read_adaptive_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
+    """Read an adaptive pooling; one whose single bin is the whole map has no window."""
+    bins = [
+        Bins(kernel=-(-inputs // outputs), stride=max(1, round(inputs / outputs)), inputs=inputs, outputs=outputs)
+        for inputs, outputs in zip(args[0].shape[2:], out.shape[2:], strict=True)
+    ]
+    windows = None if 1 in out.shape[2:] else (bins[0], bins[1])
+    return Layer(name="", inputs=(), kind="adaptive pool", shape=tuple(out.shape[1:]), windows=windows)
+
+
+def _read_channel_pool(args: tuple[Any, ...], out: Tensor) -> Layer:
+    """Read the three-dimensional pooling that PyTorch normalises across channels with."""
+    kernel, stride, padding = (*args[1:4], [], [0])[:3]
+    windows = _windows(kernel[1:], stride[1:], padding[1:], [1])
+    return Layer(name="", inputs=(), kind="average pool", shape=_shape(out), windows=windows)
+
+
+def _shape(out: Tensor) -> tuple[int, ...]:
+    """Return (C, H, W), also of the (N, 1, C, H, W) on which PyTorch normalises across channels."""
+    return tuple(out.shape[2:] if out.ndim == 5 and out.shape[1] == 1 else out.shape[1:])
 
 
 _READERS: dict[Any, Callable[[tuple[Any, ...], Tensor], Layer]] = {
@@ -185,6 +234,14 @@ _READERS: dict[Any, Callable[[tuple[Any, ...], Tensor], Layer]] = {
     aten.avg_pool2d: _read_average_pool,
     aten.slice: _read_slice,
     aten.constant_pad_nd: _read_pad,
+    aten.reflection_pad2d: _read_pad,
+    aten.replication_pad2d: _read_pad,
+    aten.max_unpool2d: _read_unpool,
+    aten.upsample_bilinear2d: _read_bilinear,
+    aten.upsample_nearest2d: _read_nearest,
+    aten._adaptive_avg_pool2d: _read_adaptive_pool,
+    aten.adaptive_max_pool2d: _read_adaptive_pool,
+    aten.avg_pool3d: _read_channel_pool,
 }
 _KINDS = {
     aten.cat: "concatenate",
@@ -204,9 +261,10 @@ def _read_operation(func: Any, args: tuple[Any, ...], out: Tensor) -> Layer:
         return _READERS[packet](args, out)
     kind = _KINDS.get(packet, str(packet).removeprefix("aten.").strip("_"))
     before = next(_tensors(args))
-    same_grid = before.shape[2:] == out.shape[2:]
+    grid = -2 if min(before.ndim, out.ndim) >= 4 else 2  # a view may put an axis of length 1 before the channels
+    same_grid = before.shape[grid:] == out.shape[grid:]
     windows = (Window(), Window()) if same_grid else None  # an operation of unknown reach sees everything
-    return Layer(name="", inputs=(), kind=kind, shape=tuple(out.shape[1:]), windows=windows)
+    return Layer(name="", inputs=(), kind=kind, shape=_shape(out), windows=windows)
 
 
 def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, int]) -> list[Layer]:
@@ -276,13 +334,12 @@ def receptive_fields(layers: Sequence[Layer], *, axis: int, period: int) -> list
 
 
 def output_stride(layers: Sequence[Layer]) -> int:
-    """Return the step, in input pixels, of the grid on which the last layer with weights computes."""
+    """Return the step, in input pixels, of the grid on which the last layer with weights computes; at least 1."""
     stride = {-1: 1.0}
     last = 1.0
     for index, layer in enumerate(layers):
         window = layer.windows[0] if layer.windows else Window()
-        step = max(stride[source] for source in layer.inputs)
-        stride[index] = step / window.stride if window.transposed else step * window.stride
+        stride[index] = max(stride[source] for source in layer.inputs) * window.step
         if layer.parameters:
             last = stride[index]
-    return round(last)
+    return max(1, round(last))

@@ -63,13 +63,16 @@ def plan_spans(side: int, rule: SizeRule, *, tile: int | None, halo: int) -> lis
         )
     spans: list[Span] = []
     while not spans or spans[-1].stop < side:
-        origin = len(spans) * step
-        if not rule.margin and origin + tile >= whole:  # the last window ends where the whole-image pass ends
+        origin, size = len(spans) * step, tile
+        ends = not rule.margin and origin + tile >= whole  # the last window ends where the whole-image pass ends
+        if ends and (whole - tile) % rule.period == 0:
             origin = whole - tile
+        elif ends:  # further back it would see another pooling grid
+            size = whole - origin
         first = spans[-1].stop if spans else 0
         stop = origin + step + (0 if rule.margin else halo)
-        last = stop >= side or (not rule.margin and origin + tile >= whole)
-        spans.append(Span(start=origin - rule.margin, size=tile, first=first, stop=side if last else stop))
+        last = stop >= side or ends
+        spans.append(Span(start=origin - rule.margin, size=size, first=first, stop=side if last else stop))
     return spans
 
 

@@ -1,6 +1,29 @@
 """The systems, one file each; importing this package fills the catalogue."""
 
-from pixelwise.models import unet
+from pixelwise.models import unet  # noqa: I001  (the catalogue lists families in this order, the default's first)
+from pixelwise.models import fcn, fcn_alexnet, fcn_googlenet
+from pixelwise.models import deconvnet, edeconvnet
+from pixelwise.models import segnet, bayesian_segnet
+from pixelwise.models import dilation
+from pixelwise.models import deeplabv1, deeplabv2_vgg
+from pixelwise.models import hypercolumn
 from pixelwise.registry import create_model, list_models, model_info, model_options
 
-__all__ = ["create_model", "list_models", "model_info", "model_options", "unet"]
+__all__ = [
+    "bayesian_segnet",
+    "create_model",
+    "deconvnet",
+    "deeplabv1",
+    "deeplabv2_vgg",
+    "dilation",
+    "edeconvnet",
+    "fcn",
+    "fcn_alexnet",
+    "fcn_googlenet",
+    "hypercolumn",
+    "list_models",
+    "model_info",
+    "model_options",
+    "segnet",
+    "unet",
+]

@@ -1,0 +1,1 @@
+"""Parts that several systems share with equal parameters."""
