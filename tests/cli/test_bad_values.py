@@ -27,7 +27,7 @@ def test_unknown_task(refused) -> None:
         ("optimizer.lr", "has no '='; accepted: key=value"),
         ("optimizer.lr=-1", "optimizer.lr is -1; accepted: greater than 0"),
         ("optimizer.lr=fast", "optimizer.lr is 'fast'; accepted: a valid number."),
-        ("optimizer.name=adam", "optimizer.name is 'adam'; accepted: 'adamw' or 'sgd'"),
+        ("optimizer.name=adam", "optimizer.name is 'adam'; accepted: 'adamw', 'sgd' or 'sgd_caffe'"),
         ("data.crop=100", "data.crop is 100; accepted: a list, such as [256,256]"),
         ("data.crop=[", "is not readable as a YAML value"),
         ("data.batch_size=0", "data.batch_size is 0; accepted: greater than or equal to 1"),

@@ -22,7 +22,19 @@ RUN_FILES = {
     "last/checkpoint.safetensors",
     "report.html",
 }
-COMMANDS = ("demo", "check", "train", "evaluate", "score", "predict", "report", "look", "models", "describe")
+COMMANDS = (
+    "demo",
+    "check",
+    "train",
+    "evaluate",
+    "score",
+    "predict",
+    "report",
+    "look",
+    "import-weights",
+    "models",
+    "describe",
+)
 
 
 def files(folder: Path) -> set[str]:

@@ -140,3 +140,24 @@ def test_what_is_wrong_with_files_is_said(pixelwise, data, trained, predicted, t
     assert "is 32 x 64 (height x width), but the truth is 64 x 64" in said()
     (predicted / f"{names[0]}.png").unlink()
     assert f"lack 1 of 2 images: {names[0]}" in said()
+
+
+def test_masks_of_object_ids_train_and_score_as_objects(pixelwise, tmp_path, quick) -> None:
+    """Without dataset.json and instances/: the masks themselves hold the ids."""
+    root = tmp_path / "ids"
+    for number in range(4):
+        ids = np.zeros((64, 64), np.uint16)
+        for cell in range(6 + 2 * number):
+            row, column = divmod(cell, 4)
+            ids[12 * row + 2 : 12 * row + 10, 16 * column + 2 : 16 * column + 12] = cell + 1
+        for kind, array in (("images", ((ids > 0) * 90 + 50 + number).astype(np.uint8)), ("masks", ids)):
+            place = root / kind / ("val" if number == 3 else "train")
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(place / f"{number}.png")
+    run = tmp_path / "run"
+    done = pixelwise("train", root, "--out", run, *quick)
+    assert done.code == 0, done.err
+    assert "values are object ids" in done.out
+    found = json.loads(pixelwise("evaluate", run, root, "--metrics", "seg,pq", "--json").out)
+    assert list(found["per_class"]) == ["background", "object"]
+    assert 0 <= found["metrics"]["seg"] <= 1

@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": ("pixelwise.cli.predict", "Segment images of any size."),
     "report": ("pixelwise.cli.report", "Write the report of a run again."),
     "look": ("pixelwise.cli.look", "Draw filters, activations, probabilities and receptive fields."),
+    "import-weights": ("pixelwise.cli.import_weights", "Turn published weights into a model file."),
     "models": ("pixelwise.cli.models", "List the models."),
     "describe": ("pixelwise.cli.describe", "Describe a model: layers, parameters, receptive field, sizes."),
 }

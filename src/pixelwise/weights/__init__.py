@@ -1,0 +1,1 @@
+"""Published weights: their files, and tables from their names to ours."""

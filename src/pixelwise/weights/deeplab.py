@@ -1,0 +1,43 @@
+"""Published weights of DeepLab v1 and of v2 on VGG-16.
+
+The class layer carries the name of the experiment: `fc8_voc12`, `fc8_pascal`, `fc8_coco`.
+
+Source: `config/DeepLab*/test.prototxt` of TheLegendAli/DeepLab-Context2 (4aa3327) and
+`voc12/deeplab_v2_vgg16/config/train_train_aug.prototxt` of zbxzc35/deeplab_v2_python (e290633), copies of the
+authors' configurations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pixelwise.weights.published import VGG16_TRUNK, Published, voc
+
+MEAN = (104.008, 116.669, 122.675)
+
+SINGLE = Published(
+    score="fc8",
+    trained_on={21: voc(MEAN)},
+    mean=MEAN,
+    names={r"fc8_\w+": "fc8"},
+    trunk=VGG16_TRUNK,
+    source="DeepLab v1: DeepLab, DeepLab-LargeFOV and their 7x7 and 4x4 relatives",
+)
+MULTI_SCALE = replace(SINGLE, images=("conv1_1", "data_conv"), source="DeepLab v1: DeepLab-MSc-LargeFOV")
+ASPP = replace(
+    SINGLE,
+    score="fc8_1",
+    names={r"fc8_\w+_([1-4])": r"fc8_\1"},
+    source="DeepLab v2: VGG-16 with ASPP",
+)
+
+PUBLISHED = {
+    "deeplabv1_vgg16_largefov": SINGLE,
+    "deeplabv1_vgg16_7x7": SINGLE,
+    "deeplabv1_vgg16_4x4_r4": SINGLE,
+    "deeplabv1_vgg16_4x4_r8": SINGLE,
+    "deeplabv1_vgg16_msc_largefov": MULTI_SCALE,
+    "deeplabv2_vgg16_largefov": replace(SINGLE, source="DeepLab v2: VGG-16 with LargeFOV"),
+    "deeplabv2_vgg16_aspp_s": ASPP,
+    "deeplabv2_vgg16_aspp_l": ASPP,
+}
