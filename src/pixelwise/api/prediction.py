@@ -6,7 +6,7 @@ import glob
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ class Predicted:
         seconds: wall-clock time, loading included.
         peak_memory_mb: largest memory of the process so far; None on Windows, which does not count it so.
         num_objects: objects of all images, None where none were asked for.
+        num_boxes: boxes that were seen one by one, in all images; None where images were seen whole.
     """
 
     outputs: tuple[Path, ...]
     seconds: float
     peak_memory_mb: float | None
     num_objects: int | None
+    num_boxes: int | None = None
 
 
 def predict(
@@ -48,6 +50,7 @@ def predict(
     instances: bool = False,
     object_method: Method | None = None,
     object_classes: Sequence[str] = (),
+    whole_image: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
@@ -63,6 +66,7 @@ def predict(
         instances: write NAME_instances.png too, 16-bit object ids, and objects.csv, a row for each object.
         object_method: how areas are cut into objects; see `pixelwise.engine.objects`.
         object_classes: classes whose areas are objects; all but background and boundary class if empty.
+        whole_image: let a model that sees images box by box (DeconvNet) see them whole, shrunk to its input.
         on_image: called with images done and in all.
 
     Raises:
@@ -81,11 +85,20 @@ def predict(
     endings = [".png", *(ending for ending, wanted in asked.items() if wanted)]
     outputs = _plan_outputs(images, Path(out), endings)
     segmenter = load(run)
+    if whole_image:
+        if segmenter.instance_wise is None:
+            raise RequestError(
+                f"--whole-image has no effect on {segmenter.card.model}, which sees images whole anyway; accepted: "
+                "with models that see them box by box (deconvnet_vgg16, edeconvnet). Leave it out."
+            )
+        segmenter = replace(segmenter, instance_wise=None)
+    num_boxes: list[int] = []
     rule = object_rule(segmenter.card, method=object_method, classes=object_classes) if instances else None
     rows: list[tuple[object, ...]] = []
     check_writable(Path(out))
     for done, path in enumerate(images, start=1):
         prediction = segmenter.predict(path, tile=tile, flip=flip)
+        num_boxes += [] if prediction.num_boxes is None else [prediction.num_boxes]
         for place, ending in zip(outputs[path], endings, strict=True):
             if ending == ".png":
                 prediction.save(place)
@@ -110,6 +123,7 @@ def predict(
         seconds=round(seconds, 3),
         peak_memory_mb=_peak_memory_mb(),
         num_objects=len(rows) if instances else None,
+        num_boxes=sum(num_boxes) if num_boxes else None,
     )
 
 

@@ -25,6 +25,7 @@ from pixelwise.cli.output import Reporter, json_option, listed, print_json
     help="Cut areas where they are narrow, or along a boundary class.  [default: border where the model knows one]",
 )
 @click.option("--object-classes", metavar="A,B", help="Classes whose areas are objects.  [default: all but background]")
+@click.option("--whole-image", is_flag=True, help="Show DeconvNet whole images, not proposals one by one.")
 @json_option
 def command(
     run: Path,
@@ -37,6 +38,7 @@ def command(
     instances: bool,
     object_method: Literal["distance", "border"] | None,
     object_classes: str | None,
+    whole_image: bool,
     as_json: bool,
 ) -> None:
     """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
@@ -59,6 +61,7 @@ def command(
             instances=instances,
             object_method=object_method,
             object_classes=listed(object_classes),
+            whole_image=whole_image,
             on_image=lambda done, total: reporter.advance("predicting", done, total),
         )
     finally:
@@ -66,8 +69,10 @@ def command(
     if as_json:
         values = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
         objects = {} if result.num_objects is None else {"num_objects": result.num_objects}
-        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects})
+        boxes = {} if result.num_boxes is None else {"num_boxes": result.num_boxes}
+        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **boxes})
         return
     memory = "" if result.peak_memory_mb is None else f", {result.peak_memory_mb:.0f} MB at most"
     objects_found = "" if result.num_objects is None else f", {result.num_objects} objects"
-    click.echo(f"{len(result.outputs)} files in {out}{objects_found}, {result.seconds:.1f} s{memory}")
+    seen = "" if result.num_boxes is None else f", seen box by box ({result.num_boxes} boxes)"
+    click.echo(f"{len(result.outputs)} files in {out}{objects_found}{seen}, {result.seconds:.1f} s{memory}")

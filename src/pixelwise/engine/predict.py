@@ -1,11 +1,13 @@
-"""From an image of any size to a label map of the same size: scaling, tiling, flips and back."""
+"""From an image of any size to a label map of the same size: scaling, tiling, boxes, flips and back."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ from pixelwise.engine.tiles import mirror, plan_spans
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.structures import size_rule_of
+
+if TYPE_CHECKING:
+    from pixelwise.engine.instance_wise import InstanceWise
 
 WHOLE_IMAGE_PIXELS = 1024 * 1024  # larger images are cut into tiles
 TILE = 512  # kept pixels of a tile, about
@@ -74,9 +79,10 @@ def predict_probabilities(
     """Return class probabilities, float32 (K, H, W), at the size of a raw image (H, W, C).
 
     With `flip`, the mean of the probabilities of the image and its mirror image. Logits are brought back to the
-    image's size (bilinear, align_corners=False) before the softmax.
+    image's size (bilinear, align_corners=False) before the softmax. A model of a largest size sees a larger image
+    shrunk to it.
     """
-    small = card.normalisation(resize_image(image, card.scale))
+    small = card.normalisation(_within(resize_image(image, card.scale), size_rule_of(model).maximum))
     total: Tensor | None = None
     views = [False, True] if flip else [False]
     for mirrored in views:
@@ -92,6 +98,16 @@ def predict_probabilities(
     return total / len(views)
 
 
+def _within(image: AnyArray, side: int | None) -> AnyArray:
+    """Return an image (H, W, C) with no side above `side`: a longer one is shrunk, whatever becomes of the shape."""
+    height, width = image.shape[:2]
+    if side is None or max(height, width) <= side:
+        return image
+    size = (min(width, side), min(height, side))
+    channels = (np.ascontiguousarray(image[:, :, channel]) for channel in range(image.shape[2]))
+    return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels], axis=2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The result for one image.
@@ -101,12 +117,14 @@ class Prediction:
         labels: class ids, uint8 or uint16 (H, W).
         probabilities: float32 tensor (K, H, W), on the model's device.
         palette: colour of each class.
+        num_boxes: boxes that the network saw one by one; None where it saw the image itself.
     """
 
     image: AnyArray
     labels: AnyArray
     probabilities: Tensor
     palette: tuple[tuple[int, int, int], ...]
+    num_boxes: int | None = None
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the image with the classes' colours over it, uint8 (H, W, 3)."""
@@ -119,10 +137,17 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Segmenter:
-    """A trained model, ready for images of any size."""
+    """A trained model, ready for images of any size.
+
+    Attributes:
+        model: in evaluation mode.
+        card: what is known of it.
+        instance_wise: how images larger than the model's largest input are seen box by box; None shrinks them to it.
+    """
 
     model: nn.Module
     card: ModelCard
+    instance_wise: InstanceWise | None = None
 
     def predict(self, image: AnyArray | Path | str, *, tile: int | None = None, flip: bool = False) -> Prediction:
         """Segment an image.
@@ -141,7 +166,10 @@ class Segmenter:
         name = str(image) if isinstance(image, str | Path) else "the image"
         channels = self._checked(array, name)
         window, halo = self._windows(array, tile)
-        probabilities = predict_probabilities(self.model, self.card, channels, tile=window, halo=halo, flip=flip)
+        probabilities, num_boxes = self._by_boxes(channels, flip=flip) or (
+            predict_probabilities(self.model, self.card, channels, tile=window, halo=halo, flip=flip),
+            None,
+        )
         labels = probabilities.argmax(dim=0).cpu().numpy()
         dtype = np.uint8 if self.card.num_classes <= 256 else np.uint16
         return Prediction(
@@ -149,7 +177,28 @@ class Segmenter:
             labels=labels.astype(dtype),
             probabilities=probabilities,
             palette=self.card.palette,
+            num_boxes=num_boxes,
         )
+
+    def _by_boxes(self, image: AnyArray, *, flip: bool) -> tuple[Tensor, int] | None:
+        """Return probabilities (K, H, W) and the number of boxes, where an image is to be seen box by box.
+
+        One without a box that is large enough is seen whole.
+        """
+        side = size_rule_of(self.model).maximum
+        if self.instance_wise is None or side is None or max(image.shape[:2]) <= side:
+            return None
+        from pixelwise.engine.instance_wise import instance_wise_probabilities, windows_of
+
+        how, card = self.instance_wise, self.card
+        boxes = how.propose(image)
+        count = len(windows_of(boxes, how))
+        if not count:
+            return None
+        probabilities = instance_wise_probabilities(
+            self.model, image, boxes, normalisation=card.normalisation, scale=card.scale, how=how, flip=flip
+        )
+        return probabilities, count
 
     def _checked(self, array: AnyArray, name: str) -> AnyArray:
         """Return an image with the model's number of channels, if it is one that the model can mean."""
@@ -179,6 +228,13 @@ class Segmenter:
     def _windows(self, image: AnyArray, tile: int | None) -> tuple[tuple[int, int] | None, int]:
         rule = size_rule_of(self.model)
         height, width = scaled_size((image.shape[0], image.shape[1]), self.card.scale)
+        if rule.maximum is not None and max(height, width) > rule.maximum:
+            if tile is None:
+                return None, 0
+            raise RequestError(
+                f"tile {tile}: {self.card.model} sees {rule.maximum} x {rule.maximum} pixels at most, an object or an "
+                "image, and cannot be tiled; accepted: no tile. Leave it out."
+            )
         if tile is None and height * width <= WHOLE_IMAGE_PIXELS:
             return None, 0
         halo = 0 if rule.margin else self.halo()
@@ -211,7 +267,11 @@ def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
                 "once. Train it, or go on with train --resume."
             )
     model, card = load_model(path, device=device or default_device())
-    return Segmenter(model=model, card=card)
+    if not getattr(model, "instance_wise", False):
+        return Segmenter(model=model, card=card)
+    from pixelwise.engine.instance_wise import PUBLISHED
+
+    return Segmenter(model=model, card=card, instance_wise=PUBLISHED)
 
 
 def default_device() -> str:
