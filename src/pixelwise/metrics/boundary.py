@@ -157,10 +157,12 @@ class BoundaryBands:
         predicted, true = class_maps(prediction, truth, self.num_classes, self.ignore_index)
         # Without any border pixel OpenCV answers 1.8e19 everywhere: all is beyond.
         far = cv2.distanceTransform((~border_pixels(true)).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers, which takes the rounding of OpenCV's square root away.
+        squared = np.rint(np.square(far, dtype=np.float64))
         self._total += confusion_matrix(predicted, true, self.num_classes, self.num_classes)
         inner = np.zeros(far.shape, np.bool_)
         for ring, distance in zip(self._rings, self.distances, strict=True):
-            within = far <= distance
+            within = squared <= distance**2 * (1 + 1e-9)
             ring += confusion_matrix(
                 predicted[within & ~inner], true[within & ~inner], self.num_classes, self.num_classes
             )
