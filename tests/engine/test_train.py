@@ -120,8 +120,8 @@ def test_run_folder_holds_what_is_promised(cells: Path, tmp_path: Path) -> None:
         "report.html",
     }
     resolved = read_config(run / "config.yaml")
-    planned = {**resolved.model_dump(exclude={"budget", "weights", "data"}), **resolved.data.model_dump()}
-    assert [key for key, value in planned.items() if value is None] == ["val_list", "test_list"]
+    planned = {**resolved.model_dump(exclude={"budget", "weights", "transplant", "data"}), **resolved.data.model_dump()}
+    assert [key for key, value in planned.items() if value is None] == ["val_list", "test_list", "mean"]
     card = json.loads((run / "data_card.json").read_text())
     assert card["classes"] == ["background", "cell", "nucleus"]
     assert card["num_images"] == {"train": 5, "val": 2}

@@ -109,7 +109,14 @@ def scan_for(segmenter: Segmenter, folder: DatasetFolder, items: Sequence[Item])
     """Scan data for scoring a model: its classes must be the model's."""
     classes = segmenter.card.classes
     card = segmenter.card
-    meant = DatasetFile(name=card.model, classes=classes, palette=card.palette, ignore_index=card.ignore_index)
+    meant = DatasetFile(
+        name=card.model,
+        classes=classes,
+        palette=card.palette,
+        ignore_index=card.ignore_index,
+        # Object ids would be taken for classes beyond the model's.
+        mask_encoding="objects" if card.mask_encoding == "objects" else None,
+    )
     dataset = scan(folder, items, meant=meant, cache_bytes=0)
     if dataset.card.classes != classes:
         differing = [

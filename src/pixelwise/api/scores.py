@@ -69,7 +69,7 @@ def score(
         classes=dataset.card.classes,
         ignore_index=dataset.card.ignore_index,
         boundary_class=dataset.card.boundary_class,
-        has_objects=all(item.instances is not None for item in items),
+        has_objects=all(dataset.has_objects(item) for item in items),
     )
     wanted = set(check_metrics(metrics, known))
     found = Found(

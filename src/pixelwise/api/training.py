@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelwise.api.reports import report
-from pixelwise.engine.config import TrainConfig, build_config, read_config
-from pixelwise.engine.run_folder import RunFolder
+from pixelwise.api.recipes import train_recipe
+from pixelwise.api.stages import train_values
 from pixelwise.engine.session import Listener
 from pixelwise.engine.train import TrainResult
-from pixelwise.engine.train import train as train_model
-from pixelwise.errors import RequestError
 
 
 def train(
@@ -21,6 +18,7 @@ def train(
     *,
     out: str | Path,
     model: str | None = None,
+    recipe: str | None = None,
     minutes: float | None = None,
     cpu_minutes: float | None = None,
     epochs: float | None = None,
@@ -39,6 +37,8 @@ def train(
         data: dataset folder.
         out: run folder, new or empty.
         model: public name; None takes `unet_small`.
+        recipe: name of a published training, whose stages are trained one after the other, each in a folder of its own
+            below `out`; `settings` apply to all of them, `weights` to the first.
         minutes: wall-clock budget. At most one budget may be given; without one it is 10 minutes.
         cpu_minutes: budget of process CPU time, all threads added.
         epochs: passes over the training images.
@@ -52,7 +52,7 @@ def train(
         listener: hears how it goes.
 
     Returns:
-        The run folder, its length and the scores of its best model.
+        The run folder, its length and the scores of its best model; a recipe's are those of its last stage.
 
     Raises:
         RequestError: if data, names, values or the folder are wrong; before any training.
@@ -72,55 +72,11 @@ def train(
     ):
         if value not in (None, {}):
             values[key] = value
-    run = RunFolder(Path(out))
-    config = build_config(values, settings)
-    if resume:
-        if not run.config.exists():
-            raise RequestError(
-                f"--resume: {out} holds no run (no config.yaml); accepted: the --out folder of a run that had begun. "
-                "Leave --resume out to begin one."
-            )
-        _check_unchanged(read_config(run.config), values, settings)
-    elif config.iterations is not None and any(config.budget.model_dump().values()):
-        raise RequestError(
-            f"iterations={config.iterations} is set beside a budget ({_shown_budget(config)}), which would have no "
-            "effect; accepted: one of them. Leave one out."
-        )
-    result = train_model(config, run.root, resume=resume, listener=listener)
-    report(run.root)
-    return result
+    if recipe is not None:
+        return train_recipe(recipe, values, Path(out), settings=settings, resume=resume, listener=listener)
+    return train_values(values, settings, Path(out), resume=resume, listener=listener)
 
 
 def _absolute(path: str | Path) -> str:
     """Return a path that still holds when the run is resumed or reported from another folder."""
     return os.path.abspath(path)
-
-
-def _shown_budget(config: TrainConfig) -> str:
-    return ", ".join(f"{key}={value:g}" for key, value in config.budget.model_dump().items() if value is not None)
-
-
-def _check_unchanged(stored: TrainConfig, values: dict[str, Any], settings: Sequence[str]) -> None:
-    """Refuse to resume under another configuration than the run's own."""
-    kept = stored.model_dump(mode="json")
-    merged = {**kept, **values, "data": {**kept["data"], **values["data"]}}
-    asked = build_config(merged, settings).model_dump(mode="json")
-    differences = [
-        f"{key}: {before!r} in the run, {after!r} asked for" for key, before, after in _differences(kept, asked)
-    ]
-    if differences:
-        raise RequestError(
-            f"--resume goes on with the run's own config.yaml, but it differs in {'; '.join(differences)}. "
-            "Leave these out, or train into a new folder."
-        )
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for key in before.keys() | after.keys():
-        one, other = before.get(key), after.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found.append((prefix + key, one, other))
-    return sorted(found, key=lambda difference: difference[0])

@@ -13,6 +13,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 @click.command("train", short_help="Train a model on a folder of images and masks.")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", help="A name of `pixelwise models`.  [default: unet_small]")
+@click.option("--recipe", metavar="NAME", help="A published training in stages, such as fcn8s_staged; or modern.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder, new or empty.")
 @click.option("--minutes", type=float, help="Train for so long; give one of these four.  [default: 10]")
 @click.option("--cpu-minutes", type=float, help="Train for so much processor time, all threads added.")
@@ -28,6 +29,7 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 def command(
     data: Path,
     model: str | None,
+    recipe: str | None,
     out: Path,
     minutes: float | None,
     cpu_minutes: float | None,
@@ -46,6 +48,8 @@ def command(
     Masks hold class numbers, or 0/255, or 0/1. What is not given is planned from the data and the machine,
     printed, and saved in config.yaml; every key there can be given with --set, such as
     --set optimizer.lr=0.001 or --set data.crop=[256,256].
+
+    With --recipe every stage is a run of its own below --out, --set applies to all of them and --weights to the first.
     """
     from pixelwise import api
 
@@ -55,6 +59,7 @@ def command(
             data,
             out=out,
             model=model,
+            recipe=recipe,
             minutes=minutes,
             cpu_minutes=cpu_minutes,
             epochs=epochs,
@@ -69,8 +74,9 @@ def command(
         )
     except KeyboardInterrupt:
         reporter.close()
-        begun = (out / "config.yaml").exists()
-        again = shlex.join(["pixelwise", "train", str(data), "--out", str(out), "--resume"])
+        begun = (out / ("config.yaml" if recipe is None else "recipe.json")).exists()
+        by = [] if recipe is None else ["--recipe", recipe] + ([] if model is None else ["--model", model])
+        again = shlex.join(["pixelwise", "train", str(data), *by, "--out", str(out), "--resume"])
         reporter.say(f"stopped; go on with: {again}" if begun else "stopped before training began; nothing was written")
         raise
     finally:

@@ -28,6 +28,7 @@ from pixelwise.errors import RequestError
 
 _LIMITS: dict[str, tuple[float, float, str]] = {
     "scale": (0.1, 10.0, ""),
+    "scales": (0.1, 10.0, ""),
     "aspect": (0.25, 4.0, ""),
     "rotation": (0.0, 180.0, " degrees"),
     "elastic_sigma": (0.0, 100.0, " px"),
@@ -54,6 +55,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     scale: tuple[float, float] = Field(
         default=(0.75, 1.33), description="Least and largest magnification; 2 shows an object twice as long."
     )
+    scales: tuple[float, ...] = Field(default=(), description="Magnifications of which one is drawn, besides scale.")
     aspect: tuple[float, float] = Field(
         default=(0.9, 1.1), description="Least and largest stretch of the width relative to the height."
     )
@@ -89,7 +91,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
 
     @field_validator(*_LIMITS)
     @classmethod
-    def _check_limits(cls, value: float | tuple[float, float], info: ValidationInfo) -> float | tuple[float, float]:
+    def _check_limits(cls, value: float | tuple[float, ...], info: ValidationInfo) -> float | tuple[float, ...]:
         low, high, unit = _LIMITS[str(info.field_name)]
         for number in value if isinstance(value, tuple) else (value,):
             if not low <= number <= high:
@@ -97,7 +99,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                     f"{info.field_name}={number:g}: accepted are {low:g} to {high:g}{unit}; "
                     f"give a value inside that range"
                 )
-        if isinstance(value, tuple) and value[0] > value[1]:
+        if isinstance(value, tuple) and len(value) > 1 and value[0] > value[1]:
             raise ValueError(
                 f"{info.field_name}=({value[0]:g}, {value[1]:g}): the least value comes first; "
                 f"give ({value[1]:g}, {value[0]:g})"
@@ -277,6 +279,8 @@ def _sample_matrix(rng: np.random.Generator, config: AugmentConfig) -> NDArray[n
     """Return the (2, 2) matrix from output offsets (x, y) to source offsets, pixels."""
     draws = rng.random(5)
     scale = _log_uniform(config.scale, draws[0])
+    if config.scales:
+        scale *= config.scales[rng.integers(len(config.scales))]
     aspect = _log_uniform(config.aspect, draws[1])
     angle = math.radians(config.rotation * (2 * draws[2] - 1))
     flip_x = -1.0 if config.horizontal_flip and draws[3] < 0.5 else 1.0

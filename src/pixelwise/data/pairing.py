@@ -112,7 +112,8 @@ def _page_by_page(pair: Item) -> Sequence[Item] | Finding:
         )
         text = (
             f"{pair.image} holds {len(pages[0])} images (pages), but there are {what}; accepted: stacks with the same "
-            "number of pages. Export both again, or save each page as a file of its own."
+            "number of pages. Export both again, or save each page as a file of its own; pages that are channels "
+            "belong into one image of so many channels."
         )
         return Finding(path=pair.image, text=text, kind=NO_PARTNER)
     digits = max(3, len(str(len(pages[0]) - 1)))

@@ -58,6 +58,10 @@ class Dataset:
         """Return the class indices (H, W) of an item, uint8 or uint16."""
         return self._keep(("labels", item.key), lambda: self.read_labels(item))
 
+    def has_objects(self, item: Item) -> bool:
+        """Say whether the objects of an item are numbered, in a file of their own or by its mask."""
+        return item.instances is not None or self.card.mask_encoding.kind == "objects"
+
     def instances(self, item: Item) -> AnyArray | None:
         """Return the object ids (H, W) of an item, 0 for none; they are used once and not kept.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from pixelwise.losses.segmentation import LossConfig
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 BatchNorm = Literal["auto", "batch", "renorm"]
+TrainOn = Literal["logits", "scores"]
 
 
 class DataConfig(BaseModel):
@@ -32,11 +33,17 @@ class DataConfig(BaseModel):
         test_list: file with the names of items that are neither trained on nor validated on.
         scale: factor by which images are resized before the network; scores are taken at the labels' own size.
         crop: input (height, width) of a training window, after scaling.
-        batch_size: windows per iteration.
+        whole_images: train on whole images of their own size, not on windows.
+        beyond: pixels by which a window may reach over each border of the image, which is mirrored there; for networks
+            that lose so many, so that they are also trained on what lies at the border.
+        batch_size: windows per batch.
+        replacement: draw every image independently, instead of shuffling once an epoch.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
         foreground_crops: share of the windows that are laid over a pixel of a class other than the most frequent one.
         normalise_per_image: take mean and deviation of each image, not of the whole training set.
+        mean: per channel (red, green, blue), subtracted from values of 0..255 that are divided by nothing, as networks
+            of the Caffe age want them; None brings images to mean 0 and deviation 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,11 +53,24 @@ class DataConfig(BaseModel):
     test_list: str | None = None
     scale: float | None = Field(None, gt=0, le=4)
     crop: tuple[int, int] | None = None
+    whole_images: bool = False
+    beyond: int = Field(0, ge=0)
     batch_size: int | None = Field(None, ge=1)
+    replacement: bool = False
     num_workers: int | None = Field(None, ge=0)
     cache_gb: float | None = Field(None, ge=0)
     foreground_crops: float | None = Field(None, ge=0, le=1)
     normalise_per_image: bool | None = None
+    mean: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.whole_images and (self.crop or self.foreground_crops or self.beyond):
+            given = next(key for key in ("crop", "foreground_crops", "beyond") if getattr(self, key))
+            raise ValueError(f"{given} has no effect on whole_images; accepted: one of them. Leave one out")
+        if self.mean is not None and self.normalise_per_image:
+            raise ValueError("mean and normalise_per_image exclude each other; accepted: one of them. Leave one out")
+        return self
 
 
 class Budget(BaseModel):
@@ -86,11 +106,16 @@ class TrainConfig(BaseModel):
         model: public name.
         options: the model's own options.
         weights: safetensors file to start from; None starts from the model's initialisation.
+        transplant: file of another model, of which every layer with a name of this one is taken.
+        train_on: "logits", at every pixel; or "scores", the network's own ones at every eighth pixel, on which DeepLab
+            and the dilated networks were trained.
         iterations: optimiser steps in all.
         val_every: iterations between validations.
         early_stop: validations without a better score after which training ends; 0 for never.
         batch_norm: "batch" (as the model has it), "renorm" (corrected towards the running statistics, right for
             batches down to one window), or "auto" ("renorm" for batches of less than four).
+        precise_batch_norm: training batches over which the statistics of batch normalisation are measured before a
+            validation, as SegNet and DeconvNet measured them once; 0 takes the running ones.
         deterministic: on one machine, equal configurations give equal bits; slower on a GPU.
         ema: validate and keep the moving average of the weights over the last tenth of the iterations.
         seed: of weights, sampling and augmentation.
@@ -104,6 +129,8 @@ class TrainConfig(BaseModel):
     model: str = "unet_small"
     options: dict[str, Option] = Field(default_factory=dict)
     weights: str | None = None
+    transplant: str | None = None
+    train_on: TrainOn = "logits"
     data: DataConfig
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
@@ -113,12 +140,23 @@ class TrainConfig(BaseModel):
     val_every: int | None = Field(None, ge=1)
     early_stop: int = Field(0, ge=0)
     batch_norm: BatchNorm = "auto"
+    precise_batch_norm: int = Field(0, ge=0)
     deterministic: bool = False
     ema: bool = True
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     precision: Precision = "auto"
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weights and self.transplant:
+            raise ValueError("weights and transplant are both given; accepted: one of them. Leave one out")
+        if self.precise_batch_norm and self.batch_norm == "renorm":
+            raise ValueError("precise_batch_norm measures what batch_norm=renorm corrects; leave one out")
+        if self.train_on == "scores" and self.loss.separation:
+            raise ValueError("loss.separation weights all pixels and train_on=scores sees every eighth; leave one out")
+        return self
 
 
 def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> TrainConfig:

@@ -113,6 +113,8 @@ def evaluate_items(
         if on_image is not None:
             on_image(done)
     protocol: Protocol = {"split": split, "scale": card.scale, "flip": flip, "tile": tile}
+    if segmenter.instance_wise is not None:
+        protocol["boxes"] = segmenter.instance_wise.num_proposals
     if rule is not None:
         protocol["objects"] = f"watershed on the {'border' if rule.border is not None else 'distance'}"
     return scorer.result(protocol)
@@ -190,7 +192,7 @@ def known_of(segmenter: Segmenter, dataset: Dataset, items: Sequence[Item]) -> K
         classes=segmenter.card.classes,
         ignore_index=dataset.card.ignore_index,
         boundary_class=segmenter.card.boundary_class if boundary is None else boundary,
-        has_objects=all(item.instances is not None for item in items),
+        has_objects=all(dataset.has_objects(item) for item in items),
     )
 
 

@@ -37,6 +37,7 @@ class ModelCard(BaseModel):
         palette: colours [r, g, b] in the same order.
         ignore_index: label that did not count in training.
         boundary_class: id of the class that runs between objects, such as membranes; None where none is known.
+        mask_encoding: how the training masks meant classes, such as "index" or "objects"; None where not noted.
         normalisation: from stored values to network input.
         scale: factor by which images are resized before the network sees them.
         input_rule: legal input sizes, in words.
@@ -57,6 +58,7 @@ class ModelCard(BaseModel):
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int | None
     boundary_class: int | None = None
+    mask_encoding: str | None = None
     normalisation: Normalisation
     scale: float
     input_rule: str

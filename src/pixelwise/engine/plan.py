@@ -62,6 +62,11 @@ class Plan:
         said = ", ".join(f"{'data.' if key in data else ''}{key} = {_shown(value)}" for key, value in values.items())
         self.lines.append(f"{said} ({reason})")
 
+    def note(self, line: str) -> None:
+        """Note what was done, once."""
+        if line not in self.lines:
+            self.lines.append(line)
+
 
 def _shown(value: object) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -139,6 +144,9 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
     """Settle crop and batch size for the images at `data.scale`."""
     data = plan.config.data
     scale = data.scale or 1.0
+    if data.whole_images:
+        _plan_whole_images(plan, card, rule)
+        return
     if data.crop is None:
         height, width = scaled_size(card.image_sizes[0][:2], scale)
         planned = (_crop_side(height, rule), _crop_side(width, rule))
@@ -158,6 +166,24 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
         batch = max(1, min(wanted, fits, MAX_BATCH))
         reason = "as many as fit into memory" if fits < min(wanted, MAX_BATCH) else "steps of moderate size"
         plan.decide(reason, batch_size=batch)
+
+
+def _plan_whole_images(plan: Plan, card: DataCard, rule: SizeRule) -> None:
+    """Settle the batch size for whole images: one, unless all have the same size."""
+    data = plan.config.data
+    sizes = {(height, width) for height, width, _ in card.image_sizes}
+    batch = data.batch_size
+    if len(sizes) > 1 and batch not in (None, 1):
+        raise RequestError(
+            f"data.whole_images with batches of {batch}: the images have {len(sizes)} sizes, which do not fit into one "
+            f"batch; accepted: data.batch_size=1. Give optimizer.accumulate={batch} for steps over {batch} images."
+        )
+    height, width = (rule.covering(side) for side in scaled_size(card.image_sizes[0][:2], data.scale or 1.0))
+    if batch is None and len(sizes) == 1:
+        batch = max(1, min(MAX_BATCH, round(WINDOW_PIXELS / (height * width))))
+        plan.decide("steps of moderate size", batch_size=batch)
+    elif batch is None:
+        plan.decide("images of several sizes", batch_size=1)
 
 
 def _check_crop(crop: tuple[int, int], rule: SizeRule) -> None:
@@ -248,10 +274,10 @@ def measure(
 def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool:
     """Choose half the resolution where a time budget allows too few passes over the data; say whether it did."""
     data = plan.config.data
-    assert data.crop is not None
+    crop = data.crop or card.image_sizes[0][:2]
     assert data.batch_size is not None
     pixels = sum(height * width * count for height, width, count in card.image_sizes)
-    per_step = data.batch_size * data.crop[0] * data.crop[1]
+    per_step = data.batch_size * plan.config.optimizer.accumulate * crop[0] * crop[1]
     passes = seconds / costs.step * per_step / pixels
     smallest = min(min(height, width) for height, width, _ in card.image_sizes)
     if passes >= FEWEST_PASSES or smallest < SMALLEST_HALVED:
@@ -273,7 +299,7 @@ def plan_length(plan: Plan, num_train: int, num_val: int, costs: Costs | None, l
     """
     config = plan.config
     assert config.data.batch_size is not None
-    per_epoch = num_train / config.data.batch_size
+    per_epoch = num_train / (config.data.batch_size * config.optimizer.accumulate)
     validations = MOST_VALIDATIONS
     if costs is not None and left is not None:
         once = costs.image * num_val

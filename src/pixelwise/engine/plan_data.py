@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from torch import nn
 
-from pixelwise.data.normalise import scaled_size
+from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine.batch_norm import SMALL_BATCH
 from pixelwise.engine.plan import Plan
+from pixelwise.errors import RequestError
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
 
 FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
+BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 MUCH_SMALLER = 0.5  # of the image's area
 
 
 def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
     """Settle whether each image is normalised by itself; the data card says what suits the data."""
     card = dataset.card
+    if plan.config.data.mean is not None:
+        dataset.card = card.model_copy(update={"normalisation": _subtract(plan.config.data.mean, card)})
+        return
     if plan.config.data.normalise_per_image is None:
         suits = card.normalisation.per_image
         reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
         plan.decide(reason, normalise_per_image=suits)
     chosen = {"per_image": plan.config.data.normalise_per_image}
     dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
+
+
+def _subtract(mean: tuple[float, ...], card: DataCard) -> Normalisation:
+    """Return "subtract a mean from 0..255, divide by nothing"."""
+    if len(mean) != card.channels:
+        raise RequestError(
+            f"data.mean has {len(mean)} values and the images have {card.channels} channels; accepted: one value of "
+            f"0..255 a channel. Give --set data.mean=[{','.join(['0'] * card.channels)}], or the mean of your images."
+        )
+    return Normalisation(
+        intensity_range=card.normalisation.intensity_range,
+        mean=tuple(value / BYTE for value in mean),
+        std=(1 / BYTE,) * card.channels,
+    )
 
 
 def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
@@ -38,6 +57,9 @@ def plan_foreground_crops(plan: Plan, card: DataCard) -> None:
     """Settle how many windows are laid over less frequent classes; crop and scale are settled before."""
     data = plan.config.data
     if data.foreground_crops is not None:
+        return
+    if data.whole_images:
+        plan.decide("a window shows a whole image", foreground_crops=0.0)
         return
     assert data.crop is not None
     height, width = scaled_size(card.image_sizes[0][:2], data.scale or 1.0)

@@ -13,12 +13,14 @@ import cv2
 import torch
 from torch import nn
 
+from pixelwise.backbones.transplant import read_weights, transplant
 from pixelwise.data.dataset import Item, open_dataset
-from pixelwise.data.loader import Batch, Crops
+from pixelwise.data.loader import Batch, Crops, batches
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.engine.averaging import Average
 from pixelwise.engine.batch_norm import renormalise
+from pixelwise.engine.coarse import coarse_scores, labels_of_scores, score_margin
 from pixelwise.engine.config import TrainConfig, dump_config
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
 from pixelwise.engine.model_file import ModelCard, build_model
@@ -34,9 +36,10 @@ from pixelwise.engine.plan import (
     plan_windows,
 )
 from pixelwise.engine.plan_data import plan_batch_norm, plan_class_weights, plan_foreground_crops, plan_normalisation
+from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder, environment
-from pixelwise.engine.schedule import build_optimizer
+from pixelwise.engine.schedule import build_optimizer, freeze
 from pixelwise.engine.targets import Separation, background_of
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
@@ -103,8 +106,25 @@ class Session:
         """The data's card."""
         return self.dataset.card
 
-    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
-        """Do one optimiser step and return the loss, which may be infinite or NaN: then nothing was updated."""
+    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: Sequence[Batch]) -> float:
+        """Do one optimiser step over batches and return their mean loss; if it is not finite, nothing was updated."""
+        optimizer.zero_grad(set_to_none=True)
+        value = 0.0
+        for batch in step:
+            loss = self.loss_of(model, batch) / len(step)
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                return value
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.config.optimizer.clip_norm:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), self.config.optimizer.clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return value
+
+    def loss_of(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss of a batch, a scalar."""
         config, device = self.config, self.config.device
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
         labels = batch.labels.to(device, non_blocking=True)
@@ -112,22 +132,23 @@ class Session:
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
             logits = self.forward(model, images)
-        loss = self.loss(logits, labels, weights)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            return value
-        optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if config.optimizer.clip_norm:
-            self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-        return value
+        if config.train_on == "scores":
+            labels = labels_of_scores(model, labels, logits)
+        loss: torch.Tensor = self.loss(logits, labels, weights)
+        return loss
+
+    def measure_statistics(self) -> None:
+        """Measure the statistics of batch normalisation on training batches, where the configuration wants that."""
+        count, size = self.config.precise_batch_norm, self.config.data.batch_size or 1
+        if count:
+            stream = batches(self.crops, batch_size=size, first=0, last=count, num_workers=0)
+            measure_statistics(self.judged, (batch.images.to(self.config.device) for batch in stream))
 
     def forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of a training batch."""
         try:
+            if self.config.train_on == "scores":
+                return coarse_scores(model, images)
             logits: torch.Tensor = model(images).logits
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
@@ -159,6 +180,7 @@ class Session:
             palette=palette_of(card),
             ignore_index=card.ignore_index,
             boundary_class=card.boundary_class,
+            mask_encoding=card.mask_encoding.kind,
             normalisation=card.normalisation,
             scale=self.config.data.scale or 1.0,
             input_rule=size_rule_of(self.model).describe(),
@@ -250,7 +272,7 @@ def _calibrate(session: Session, clock: Clock) -> Costs:
     def step(twin: nn.Module, batch: Batch) -> None:
         if twin not in optimizers:
             optimizers[twin] = build_optimizer(config.optimizer, twin)
-        session.step(twin, optimizers[twin], batch)
+        session.step(twin, optimizers[twin], [batch] * config.optimizer.accumulate)
 
     def validate(twin: nn.Module, items: Sequence[Item]) -> None:
         session.validate(twin, items)
@@ -278,6 +300,12 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
         weights=config.weights,
         options=config.options,
     )
+    if config.transplant:
+        copied = transplant(read_weights(Path(config.transplant)), model)
+        plan.note(f"transplant = {config.transplant} ({len(copied.copied)} tensors taken, {len(copied.new)} are new)")
+    frozen = freeze(config.optimizer, model)
+    if frozen:
+        plan.note(f"optimizer.layers freezes {frozen:,} parameters")
     rule = size_rule_of(model)
     plan_windows(plan, card, rule)
     plan_foreground_crops(plan, card)
@@ -288,12 +316,14 @@ def build(plan: Plan, dataset: Dataset, run: RunFolder) -> Session:
     model = model.to(config.device).to(memory_format=torch.channels_last).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
     loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
-    assert config.data.crop is not None
     crops = Crops(
         dataset,
         dataset.folder.split("train"),
         crop=config.data.crop,
-        margin=rule.margin,
+        margin=score_margin(model) if config.train_on == "scores" else rule.margin,
+        rule=rule,
+        beyond=config.data.beyond,
+        replacement=config.data.replacement,
         scale=config.data.scale or 1.0,
         augment=config.augment,
         seed=config.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pixelwise.engine.config import TrainConfig, read_config
 from pixelwise.engine.determinism import check_deterministic, deterministic_algorithms
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
-from pixelwise.engine.schedule import learning_rate
+from pixelwise.engine.schedule import learning_rate, set_rate
 from pixelwise.engine.session import Listener, Session, Silent, prepare
 from pixelwise.errors import WorkError
 
@@ -81,25 +81,25 @@ def go_on(session: Session, progress: Progress, listener: Listener) -> None:
     assert config.val_every is not None
     assert config.data.batch_size is not None
     assert config.data.num_workers is not None
+    accumulate = config.optimizer.accumulate
     log_every = max(1, config.iterations // LOG_POINTS)
     begun = time.perf_counter() - progress.seconds
     stream = batches(
         session.crops,
         batch_size=config.data.batch_size,
-        first=progress.iteration,
-        last=progress.iteration if stalled(config, progress) else config.iterations,
+        first=progress.iteration * accumulate,
+        last=(progress.iteration if stalled(config, progress) else config.iterations) * accumulate,
         num_workers=config.data.num_workers,
         pin_memory=config.device.startswith("cuda"),
     )
     with catching_interrupt() as interrupted:
-        for batch in stream:
+        for step in zip(*[stream] * accumulate, strict=True):  # so many batches make one step
             rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
-            for group in session.optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(session.optimizer, rate)
             set_momentum(model, progress.iteration, config.iterations)
-            loss = session.step(model, session.optimizer, batch)
+            loss = session.step(model, session.optimizer, step)
             if not math.isfinite(loss):
-                raise _diverged(loss, progress.iteration + 1, batch, run)
+                raise _diverged(loss, progress.iteration + 1, step, run)
             if session.average is not None:
                 session.average.update(model, progress.iteration, config.iterations)
             progress.iteration += 1
@@ -137,6 +137,7 @@ def _early(config: TrainConfig, progress: Progress) -> str:
 def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from."""
     run = session.run
+    session.measure_statistics()
     evaluation = session.validate(session.judged, session.validation)
     if evaluation.loss is None or not math.isfinite(evaluation.loss):
         raise WorkError(
@@ -172,7 +173,7 @@ def count_parameters(session: Session) -> int:
 
 
 def _train_event(session: Session, progress: Progress, rate: float) -> dict[str, Any]:
-    batch_size = session.config.data.batch_size or 1
+    batch_size = (session.config.data.batch_size or 1) * session.config.optimizer.accumulate
     return {
         "event": "train",
         "iteration": progress.iteration,
@@ -183,9 +184,10 @@ def _train_event(session: Session, progress: Progress, rate: float) -> dict[str,
     }
 
 
-def _diverged(loss: float, iteration: int, batch: Batch, run: RunFolder) -> WorkError:
+def _diverged(loss: float, iteration: int, step: Sequence[Batch], run: RunFolder) -> WorkError:
+    names = [name for batch in step for name in batch.names]
     return WorkError(
-        f"the loss is {loss} at iteration {iteration}, with images {', '.join(batch.names)}; training stopped before "
+        f"the loss is {loss} at iteration {iteration}, with images {', '.join(names)}; training stopped before "
         f"that update. Lower optimizer.lr, or look at these images; {run.root} keeps the last good state."
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional
 
 NOTHING_IGNORED = -100  # a label that no mask can hold
+Normalise = Literal["weights", "pixels", "sum"]
 
 
 def cross_entropy(
@@ -15,11 +18,12 @@ def cross_entropy(
     ignore_index: int | None = None,
     class_weights: Tensor | None = None,
     pixel_weights: Tensor | None = None,
+    normalise: Normalise = "weights",
 ) -> Tensor:
-    """Return the weighted mean of -log p(true class) over the pixels that count.
+    """Return the weighted mean, or sum, of -log p(true class) over the pixels that count.
 
-    The sum is divided by the sum of the weights, so that weight maps change what matters and not the size of
-    the step. (U-Net's release divides by the number of pixels: there the step grows with the mean weight.)
+    Divided by the sum of the weights, as by default, weight maps change what matters and not the size of the step. The
+    originals divide otherwise: U-Net's and SegNet's by the pixels that count, FCN's not at all.
 
     Args:
         logits: float (N, K, H, W).
@@ -27,6 +31,8 @@ def cross_entropy(
         ignore_index: label that does not count, None if every pixel does.
         class_weights: float (K,), a factor for pixels by their true class.
         pixel_weights: float (N, H, W), a further factor for each pixel.
+        normalise: what the weighted sum is divided by: "weights" (their sum), "pixels" (the number of pixels that
+            count) or "sum" (nothing).
 
     Returns:
         A scalar; 0, with a gradient of 0, if no pixel counts.
@@ -34,12 +40,14 @@ def cross_entropy(
     ignored = NOTHING_IGNORED if ignore_index is None else ignore_index
     if class_weights is None and pixel_weights is None:
         total = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
-        return total / (labels != ignored).sum().clamp(min=1)
+        return total if normalise == "sum" else total / (labels != ignored).sum().clamp(min=1)
     losses = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="none")  # (N, H, W)
     weights = (labels != ignored).to(losses.dtype)
     if class_weights is not None:
         weights = weights * class_weights.to(losses)[labels.clamp(0, logits.shape[1] - 1)]
     if pixel_weights is not None:
         weights = weights * pixel_weights
-    total_weight = weights.sum()
-    return (losses * weights).sum() / total_weight.clamp(min=1e-12)
+    total = (losses * weights).sum()
+    if normalise == "weights":
+        return total / weights.sum().clamp(min=1e-12)
+    return total if normalise == "sum" else total / (labels != ignored).sum().clamp(min=1)

@@ -1,0 +1,48 @@
+"""Trainings as published, one module for each system's papers, and one of ours; a dict of all of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pixelwise.errors import RequestError, closest
+from pixelwise.recipes import deconvnet, deeplab, dilation, fcn, modern, segnet
+from pixelwise.recipes.recipe import Recipe, Stage
+
+__all__ = ["RECIPES", "Recipe", "Stage", "find_recipe"]
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        modern.modern,
+        fcn.fcn32s,
+        fcn.fcn8s_staged,
+        fcn.fcn8s_atonce,
+        fcn.fcn8s_cvpr,
+        fcn.fcn_alexnet,
+        deconvnet.deconvnet,
+        segnet.segnet,
+        segnet.segnet_basic,
+        segnet.bayesian_segnet,
+        segnet.bayesian_segnet_basic,
+        dilation.dilated_frontend,
+        dilation.dilation8_voc,
+        dilation.dilation8_camvid,
+        dilation.dilation7_kitti,
+        dilation.dilation10_cityscapes,
+        deeplab.deeplabv1,
+        deeplab.deeplabv1_largefov,
+        deeplab.deeplabv1_msc_largefov,
+        deeplab.deeplabv2_largefov,
+        deeplab.deeplabv2_aspp_s,
+        deeplab.deeplabv2_aspp_l,
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe by its name; an unknown one is answered with the closest names and all of them."""
+    if name not in RECIPES:
+        raise RequestError(
+            f"unknown recipe {name!r}; closest: {closest(name, RECIPES)}.\nAccepted: {', '.join(RECIPES)}."
+        )
+    return RECIPES[name]()

@@ -1,0 +1,86 @@
+"""DeepLab on VGG-16: L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. Yuille, ICLR 2015
+(https://arxiv.org/abs/1412.7062) and PAMI 2018 (https://arxiv.org/abs/1606.00915).
+
+Command: pixelwise train VOC --recipe deeplabv1_largefov --weights vgg16.safetensors --out RUN, with the weights made by
+pixelwise import-weights deeplabv1_vgg16_largefov VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21.
+Data: VOC 2012 with SBD, 10,582 training images; scores on the 1449 of VOC 2012 val, before the CRF.
+Hardware and hours: not verified.
+
+The loss is the mean over every eighth pixel's label; the last layer learns ten times as fast, its bias twenty times.
+The first paper lowers the rate in steps, the second as a polynomial.
+
+Departures: the originals fill images that are smaller than a window with the mean colour and ignored labels; here they
+are mirrored. With --trunk a smaller fc6 and fc7 start anew; the originals cut them out of VGG-16's, which
+`models.deeplabv1.cut_down` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixelwise.recipes.recipe import CAFFE, DEEPLAB_MEAN, MIRRORED, VGG16, Recipe, Stage
+
+STEPS = {"optimizer.schedule": "step", "optimizer.step": 2000, "data.batch_size": 20, "budget.iterations": 6000}
+POLY = {"optimizer.schedule": "poly", "optimizer.power": 0.9, "data.batch_size": 10, "budget.iterations": 20_000}
+BRANCHES_ALONE = {"*": {"lr": 0.0}, "data_*": {"lr": 1.0}, "pool?_*": {"lr": 1.0}}
+
+
+def settings(model: str, *, crop: int = 321) -> dict[str, Any]:
+    """Return what all of them have in common."""
+    return {
+        **CAFFE,
+        **MIRRORED,
+        "model": model,
+        "train_on": "scores",
+        "optimizer.lr": 1e-3,
+        "optimizer.layers": {"fc8*": {"lr": 10.0, "bias_lr": 20.0}},
+        "data.crop": (crop, crop),
+        "data.mean": DEEPLAB_MEAN,
+    }
+
+
+def deeplabv1() -> Recipe:
+    """DeepLab with a 4x4 fc6 at rate 4. Expected: mIoU 0.598. Measured: not measured."""
+    stage = Stage(name="deeplab", settings={**settings("deeplabv1_vgg16_4x4_r4", crop=306), **STEPS})
+    return Recipe(summary="DeepLab v1 with a 4x4 fc6 at rate 4, step policy", stages=(stage,), weights=VGG16)
+
+
+def deeplabv1_largefov() -> Recipe:
+    """DeepLab-LargeFOV. Expected: mIoU 0.6225. Measured: not measured."""
+    stage = Stage(name="largefov", settings={**settings("deeplabv1_vgg16_largefov"), **STEPS})
+    return Recipe(summary="DeepLab-LargeFOV, step policy", stages=(stage,), weights=VGG16)
+
+
+def deeplabv1_msc_largefov() -> Recipe:
+    """DeepLab-LargeFOV, then its multi-scale branches alone. Expected: mIoU 0.6421. Measured: not measured.
+
+    The rates of the second stage were not verified; they are those of the first.
+    """
+    branches = {
+        **settings("deeplabv1_vgg16_msc_largefov"),
+        **STEPS,
+        "optimizer.layers": BRANCHES_ALONE,
+    }
+    stages = (*deeplabv1_largefov().stages, Stage(name="branches", settings=branches, start="transplant"))
+    return Recipe(summary="DeepLab-LargeFOV, then its multi-scale branches", stages=stages, weights=VGG16)
+
+
+def deeplabv2_largefov() -> Recipe:
+    """DeepLab v2's policy on LargeFOV. Expected: mIoU 0.6588 (Table 1). Measured: not measured.
+
+    The base rate was not verified.
+    """
+    stage = Stage(name="largefov", settings={**settings("deeplabv2_vgg16_largefov"), **POLY})
+    return Recipe(summary="DeepLab v2 LargeFOV on VGG-16, poly policy", stages=(stage,), weights=VGG16)
+
+
+def deeplabv2_aspp_s() -> Recipe:
+    """DeepLab v2 with rates 2, 4, 8, 12. Expected: mIoU 0.6698. Measured: not measured."""
+    stage = Stage(name="aspp_s", settings={**settings("deeplabv2_vgg16_aspp_s"), **POLY})
+    return Recipe(summary="DeepLab v2 ASPP-S on VGG-16, poly policy", stages=(stage,), weights=VGG16)
+
+
+def deeplabv2_aspp_l() -> Recipe:
+    """DeepLab v2 with rates 6, 12, 18, 24. Expected: mIoU 0.6896. Measured: not measured."""
+    stage = Stage(name="aspp_l", settings={**settings("deeplabv2_vgg16_aspp_l"), **POLY})
+    return Recipe(summary="DeepLab v2 ASPP-L on VGG-16, poly policy", stages=(stage,), weights=VGG16)
