@@ -87,6 +87,17 @@ def test_a_membrane_separates_cells_although_it_is_faint() -> None:
     assert (found.ids[labels == 1] == 0).all()
 
 
+def test_specks_are_no_objects() -> None:
+    labels = discs((20, 20), (20, 60), (45, 30))  # 441 pixels each
+    labels[55, 80], labels[40:46, 70:75] = 1, 1
+    found = find_objects(labels, one_hot(labels), TWO)
+    assert np.bincount(found.ids.ravel())[1:].tolist() == [441, 441, 441, 30]
+    assert found.ids[55, 80] == 0
+    alone = np.zeros((9, 9), np.int64)
+    alone[4, 4] = 1
+    assert len(find_objects(alone, one_hot(alone), TWO).classes) == 1  # nothing to compare it with
+
+
 def test_classes_and_scores_are_those_of_the_pixels() -> None:
     labels = np.zeros((8, 20), np.int64)
     labels[1:5, 1:5], labels[1:5, 10:14] = 1, 2
@@ -112,14 +123,18 @@ def test_empty_and_full_images(fill: int) -> None:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1), (1, 17), (23, 1), (13, 29)]), st.floats(0.1, 0.9))
-def test_objects_cover_their_classes_exactly_and_are_connected(seed: int, size: tuple[int, int], share: float) -> None:
+def test_objects_cover_their_classes_but_for_specks_and_are_connected(
+    seed: int, size: tuple[int, int], share: float
+) -> None:
     labels = (np.random.default_rng(seed).random(size) < share).astype(np.int64)
     found = find_objects(labels, one_hot(labels), TWO)
-    assert ((found.ids > 0) == (labels == 1)).all()
+    assert (labels[found.ids > 0] == 1).all()
+    lost = ndimage.label((labels == 1) & (found.ids == 0), np.ones((3, 3)))[0]
+    areas = np.bincount(found.ids.ravel())[1:]
+    assert lost.max() == 0 or np.bincount(lost.ravel())[1:].min() < np.median(areas) / 20
     assert set(np.unique(found.ids)) - {0} == set(range(1, len(found.classes) + 1))
     for number in range(1, len(found.classes) + 1):
         assert ndimage.label(found.ids == number)[1] == 1
-    assert len(found.classes) >= ndimage.label(labels)[1]
 
 
 def test_given_ids_are_renumbered_with_class_and_score() -> None:
