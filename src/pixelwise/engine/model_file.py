@@ -87,6 +87,15 @@ def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
     write_atomically(path, save(tensors, {METADATA_KEY: card.model_dump_json()}))
 
 
+def card_of(path: Path) -> ModelCard | None:
+    """Return the card of a safetensors file without reading its tensors; None where it has none that is ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return ModelCard.model_validate(json.loads((file.metadata() or {})[METADATA_KEY]))
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None  # reading the weights will say what is wrong, if anything is
+
+
 def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
     """Read a model file and build the model, in evaluation mode.
 

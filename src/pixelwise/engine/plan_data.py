@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine.batch_norm import SMALL_BATCH
+from pixelwise.engine.model_file import card_of
 from pixelwise.engine.plan import Plan
 from pixelwise.errors import RequestError
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
@@ -19,6 +22,9 @@ MUCH_SMALLER = 0.5  # of the image's area
 def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
     """Settle whether each image is normalised by itself; the data card says what suits the data."""
     card = dataset.card
+    mean = _published_mean(plan, card)
+    if mean is not None:
+        plan.decide("as the published weights want their images", mean=mean)
     if plan.config.data.mean is not None:
         dataset.card = card.model_copy(update={"normalisation": _subtract(plan.config.data.mean, card)})
         return
@@ -28,6 +34,20 @@ def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
         plan.decide(reason, normalise_per_image=suits)
     chosen = {"per_image": plan.config.data.normalise_per_image}
     dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
+
+
+def _published_mean(plan: Plan, card: DataCard) -> tuple[float, ...] | None:
+    """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
+    config = plan.config
+    if config.weights is None or config.data.mean is not None or config.data.normalise_per_image is not None:
+        return None
+    given = card_of(Path(config.weights))
+    if given is None or given.in_channels != card.channels:
+        return None
+    normalisation = given.normalisation
+    if normalisation.per_image or set(normalisation.std) != {1 / BYTE}:
+        return None
+    return tuple(value * BYTE for value in normalisation.mean)
 
 
 def _subtract(mean: tuple[float, ...], card: DataCard) -> Normalisation:
