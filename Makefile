@@ -24,6 +24,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/confusion.py
 	$(BIN)/python benchmarks/warp.py
 	$(BIN)/python benchmarks/em_metrics.py
+	$(BIN)/python benchmarks/dense_inference.py
 	$(BIN)/python benchmarks/startup.py
 
 $(VENV)/bin/python:
