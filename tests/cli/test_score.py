@@ -161,3 +161,36 @@ def test_masks_of_object_ids_train_and_score_as_objects(pixelwise, tmp_path, qui
     found = json.loads(pixelwise("evaluate", run, root, "--metrics", "seg,pq", "--json").out)
     assert list(found["per_class"]) == ["background", "object"]
     assert 0 <= found["metrics"]["seg"] <= 1
+
+
+def test_predictions_in_the_colours_of_the_truth_score_like_class_numbers(pixelwise, tmp_path) -> None:
+    colours = np.array([[0, 0, 0], [0, 128, 0], [128, 0, 0]], np.uint8)
+    root, painted, numbered = tmp_path / "data", tmp_path / "painted", tmp_path / "numbered"
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        truth = rng.integers(0, 3, (4, 5)).repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
+        found = np.roll(truth, 3, axis=1)
+        split = "val" if number > 1 else "train"
+        for place, array in (
+            (root / "images" / split, rng.integers(0, 255, (32, 40, 3), dtype=np.uint8)),
+            (root / "masks" / split, colours[truth]),
+            (painted, colours[found]),
+            (numbered, found),
+        ):
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(place / f"{number}.png")
+    scores = [json.loads(pixelwise("score", place, root, "--json").out)["metrics"] for place in (painted, numbered)]
+    assert scores[0] == scores[1]
+    assert 0 < scores[0]["miou"] < 1
+    Image.fromarray(np.full((32, 40, 3), (9, 9, 8), np.uint8)).save(painted / "2.png")
+    assert "[9, 9, 8]" in pixelwise("score", painted, root).err
+
+
+def test_a_coloured_prediction_of_numbered_classes_is_refused(pixelwise, data, predicted) -> None:
+    for path in predicted.glob("*.npy"):
+        path.unlink()
+    name = sorted(predicted.glob("*.png"))[0]
+    Image.fromarray(np.full((64, 64, 3), (200, 30, 0), np.uint8)).save(name)
+    done = pixelwise("score", predicted, data)
+    assert done.code == 2
+    assert f"{name} is a picture in colour, such as [200, 30, 0]; accepted: class numbers 0 to 1" in done.err

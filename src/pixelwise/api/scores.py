@@ -15,7 +15,7 @@ import torch
 
 from pixelwise.api.evaluation import choose_items, with_boundary
 from pixelwise.data.dataset import Item, open_dataset
-from pixelwise.data.images import MASK_SUFFIXES, AnyArray, read_mask
+from pixelwise.data.images import MASK_SUFFIXES, AnyArray, read_mask, unpack_colour
 from pixelwise.data.scan import Dataset, scan
 from pixelwise.engine.evaluate import Scorer, true_objects
 from pixelwise.engine.objects import OBJECT_TABLE, Objects, given_objects
@@ -43,7 +43,8 @@ def score(
 
     Args:
         predictions: folder with a label map NAME.png (or .tif, .bmp) for every image NAME that is scored: class
-            numbers, or 0/255 where the truth is so. NAME.npy beside it, or in its place, holds probabilities (K, H, W).
+            numbers, or 0/255 or colours where the truth is so. NAME.npy beside it, or in its place, holds probabilities
+            (K, H, W).
             Objects: NAME_instances.png (or NAME.png, where only object scores are asked for) with 16-bit ids, and
             objects.csv (columns image, id, score) for AP.
         truth: dataset folder.
@@ -159,8 +160,11 @@ class Found:
         return Case(labels=labels, truth=truth, probabilities=probabilities, objects=predicted, true_objects=true)
 
     def _labels(self, path: Path, truth: AnyArray) -> AnyArray:
-        values = _same_size(path, read_mask(path).values, truth)
+        mask = read_mask(path)
+        values = _same_size(path, mask.values, truth)
         classes = self.dataset.card.classes
+        if mask.coloured:
+            return self._of_colours(path, values)
         if self.white:
             return np.asarray(values == 255, np.uint8)
         largest = int(values.max())
@@ -172,6 +176,21 @@ class Found:
                 f"{', or 0 and 255 in all files' if len(classes) == 2 else ''}. Write the argmax of the classes."
             )
         return values
+
+    def _of_colours(self, path: Path, values: AnyArray) -> AnyArray:
+        """Turn packed colours (H, W) into class numbers, where the truth's own masks are in colour."""
+        encoding, num_classes = self.dataset.card.mask_encoding, len(self.dataset.card.classes)
+        found, place = np.unique(values, return_inverse=True)
+        known = encoding.labels(found.tolist(), num_classes) if encoding.kind == "colours" else {}
+        labels = [known.get(value) for value in found.tolist()]
+        for value, label in zip(found.tolist(), labels, strict=True):
+            if label is None or label >= num_classes:
+                also = ", or the colours of the truth's classes" if encoding.kind == "colours" else ""
+                raise RequestError(
+                    f"{path} is a picture in colour, such as {list(unpack_colour(value))}; accepted: class numbers "
+                    f"0 to {num_classes - 1}{also}. Write the argmax of the classes."
+                )
+        return np.asarray(labels, np.uint16)[place.reshape(values.shape)]
 
     def _probabilities(self, path: Path, truth: AnyArray) -> torch.Tensor:
         try:
