@@ -34,6 +34,11 @@ def test_a_recipe_trains_into_a_folder_for_each_stage(pixelwise: Any, data: Path
     again = pixelwise(*words, *TINY, "--resume")
     assert again.code == 0, again.err
     assert "modern is finished already" in again.out + again.err
+    bare = pixelwise("train", data, "--recipe", "modern", "--out", tmp_path / "run", "--resume")
+    assert bare.code == 0, bare.err
+    changed = pixelwise(*words, *TINY, "--set=optimizer.lr=1", "--seed", "5", "--resume")
+    assert changed.code == 2
+    assert "was begun without optimizer.lr=1, seed=5; accepted: what was given then, or nothing" in changed.err
 
 
 def test_an_interrupted_recipe_says_how_to_go_on(
@@ -59,7 +64,12 @@ def test_an_interrupted_recipe_says_how_to_go_on(
         outcome = pixelwise(*words, *TINY)
     assert outcome.code == 1
     assert f"--recipe modern --model unet_small --out {tmp_path / 'run'} --resume" in outcome.out + outcome.err
-    assert pixelwise(*words, *TINY, "--resume").code == 0
+    # As that line says it: what was given at the beginning still counts.
+    done = pixelwise("train", data, "--recipe", "modern", "--out", tmp_path / "run", "--resume")
+    assert done.code == 0, done.err
+    config = (tmp_path / "run/modern/config.yaml").read_text()
+    assert "base_channels: 2" in config
+    assert "model: unet_small" in config
 
 
 def test_an_unknown_recipe_is_answered_with_names(refused: Any, data: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def train_recipe(
             stage, model and budget where the recipe leaves them open.
         out: folder, new or empty.
         settings: "key=value", for all stages.
-        resume: leave out the finished stages and go on with the one that was interrupted.
+        resume: leave out the finished stages and go on with the one that was interrupted, with all that was given
+            when the recipe began; what is given again must agree.
         listener: hears how it goes.
 
     Returns:
@@ -47,9 +48,10 @@ def train_recipe(
         RequestError: if there is no such recipe, or what was given contradicts it; before any training.
     """
     recipe = find_recipe(name)
-    check_conflicts(name, recipe, values, settings)
+    if not resume:
+        check_conflicts(name, recipe, values, settings)
     listener = listener or Silent()
-    _begin(name, out, resume=resume)
+    values, settings = _begin(name, values, settings, out, resume=resume)
     if recipe.weights and "weights" not in values:
         listener.say(
             f"no --weights: {name} starts from random weights, the original from {recipe.weights}; `pixelwise "
@@ -89,8 +91,10 @@ def check_conflicts(name: str, recipe: Recipe, values: Mapping[str, Any], settin
         )
 
 
-def _begin(name: str, out: Path, *, resume: bool) -> None:
-    """Check the folder and note the recipe there."""
+def _begin(
+    name: str, values: Mapping[str, Any], settings: Sequence[str], out: Path, *, resume: bool
+) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Check the folder, note the recipe and what was given there, and return what was given when it began."""
     file = out / FILE
     if not resume:
         if file.exists():
@@ -99,10 +103,12 @@ def _begin(name: str, out: Path, *, resume: bool) -> None:
                 "go on with --resume."
             )
         RunFolder(out).prepare()
-        write_atomically(file, json.dumps({"recipe": name}, indent=1) + "\n")
-        return
+        noted = {"recipe": name, "values": values, "settings": list(settings)}
+        write_atomically(file, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
+        return values, settings
     try:
-        begun = json.loads(file.read_text(encoding="utf-8"))["recipe"]
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        begun, first_values, first_settings = noted["recipe"], dict(noted["values"]), list(noted["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         raise RequestError(
             f"--resume: {out} holds no recipe's runs (no readable {FILE}); accepted: the --out folder of a recipe that "
@@ -112,6 +118,14 @@ def _begin(name: str, out: Path, *, resume: bool) -> None:
         raise RequestError(
             f"--resume: {out} was begun with recipe {begun!r}, not {name!r}; accepted: the same. Give it."
         )
+    new = [text for text in settings if text not in first_settings]
+    new += [f"{key}={value}" for key, value in values.items() if first_values.get(key) != value]
+    if new:
+        raise RequestError(
+            f"--resume: {out} was begun without {', '.join(new)}; accepted: what was given then, or nothing. Leave it "
+            "out, or train into a new folder."
+        )
+    return first_values, first_settings
 
 
 def _stage_values(stage: Stage, previous: Stage | None, values: Mapping[str, Any], out: Path) -> dict[str, Any]:
