@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from pixelwise import registry
 from pixelwise.errors import RequestError
-from pixelwise.models import create_model, list_models
+from pixelwise.models import create_model, list_models, model_info
 
 
 def test_list_models_by_task() -> None:
@@ -64,3 +66,20 @@ def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
         create_model("unet_small", num_classes=2, weights=path)
     with pytest.raises(RequestError, match="is not a file"):
         create_model("unet_small", num_classes=2, weights=tmp_path / "none.safetensors")
+
+
+def test_a_list_stands_for_an_option_of_several_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def build(*, num_classes: int, in_channels: int = 3, blocks: tuple[int, ...] = (3, 4)) -> nn.Module:
+        given.append(blocks)
+        return nn.Identity()
+
+    info = replace(model_info("unet_small"), name="net", build=build)
+    monkeypatch.setitem(registry._MODELS, "net", info)
+    create_model("net", num_classes=2, blocks=[1, 2])
+    assert given == [(1, 2)]
+    with pytest.raises(
+        RequestError, match=r"blocks of model 'net' is 3; accepted: a list of numbers, such as \[3, 4\]"
+    ):
+        create_model("net", num_classes=2, blocks=3)

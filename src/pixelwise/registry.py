@@ -128,6 +128,7 @@ def create_model(
     388
     """
     known = model_options(name)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     for key in options:
         if key not in known:
             raise RequestError(
@@ -146,12 +147,18 @@ def create_model(
 
 def _check_option(name: str, key: str, value: object, default: object) -> None:
     """Refuse an option whose type is not its default's; a whole number may stand for a float."""
-    kinds = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
+    kinds = {
+        bool: ((bool,), "true or false"),
+        int: ((int,), "a whole number"),
+        float: ((int, float), "a number"),
+        tuple: ((tuple,), "a list of numbers"),
+    }
     accepted, words = kinds.get(type(default), ((type(default),), "text"))
     wrong_bool = isinstance(value, bool) and bool not in accepted
+    shown = list(default) if isinstance(default, tuple) else repr(default)
     if default is not None and (wrong_bool or not isinstance(value, accepted)):
         raise RequestError(
-            f"option {key} of model {name!r} is {value!r}; accepted: {words}, such as {default!r}. Give such a value."
+            f"option {key} of model {name!r} is {value!r}; accepted: {words}, such as {shown}. Give such a value."
         )
 
 

@@ -16,11 +16,22 @@ class SegmentationOutput(NamedTuple):
 
     Attributes:
         logits: float (N, K, H', W'); H' and W' are the input's, less the margins of the model's `size_rule`.
-        aux: auxiliary logits of the same batch, (N, K, H', W') each; empty where the model has none.
+        aux: auxiliary logits of the same batch, (N, K, H', W') each, for a loss weighted by the model's `aux_weights`;
+            empty where the model has none, and outside training, where nobody would pay for them.
     """
 
     logits: Tensor
     aux: tuple[Tensor, ...] = ()
+
+
+class ClassificationOutput(NamedTuple):
+    """What an image classifier returns, in training and in evaluation alike.
+
+    Attributes:
+        logits: float (N, K).
+    """
+
+    logits: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +120,13 @@ def size_rule_of(model: nn.Module) -> SizeRule:
     rule = model.size_rule
     assert isinstance(rule, SizeRule), f"{type(model).__name__} declares no size_rule"
     return rule
+
+
+def aux_weights_of(model: nn.Module) -> tuple[float, ...]:
+    """Return the weights of a model's auxiliary losses, which a model with `aux` outputs declares as `aux_weights`."""
+    weights = getattr(model, "aux_weights", ())
+    assert isinstance(weights, tuple), f"{type(model).__name__} declares aux_weights={weights!r}, not a tuple"
+    return weights
 
 
 def check_images(images: Tensor, *, in_channels: int, size_rule: SizeRule) -> None:

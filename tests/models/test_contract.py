@@ -12,7 +12,7 @@ from torch import nn
 from pixelwise.engine.describe import describe
 from pixelwise.errors import RequestError
 from pixelwise.models import create_model, list_models, model_info
-from pixelwise.structures import SegmentationOutput, size_rule_of
+from pixelwise.structures import SegmentationOutput, aux_weights_of, size_rule_of
 
 # Counted at full size on the meta device, two classes, three channels.
 PARAMETERS = {
@@ -74,13 +74,16 @@ def test_output_has_one_type_and_the_promised_size_in_both_modes(name: str) -> N
         assert isinstance(out, SegmentationOutput)
         assert out.logits.shape == (2, 3, rule.output(height), rule.output(width))
         assert out.logits.dtype == torch.float32
+        assert len(out.aux) == (len(aux_weights_of(model)) if model.training else 0)
+        assert all(aux.shape == out.logits.shape for aux in out.aux)
 
 
 @every_model
 def test_gradient_reaches_every_parameter(name: str) -> None:
     model = build(name).train()
     side = smallest(model, steps=2)
-    model(torch.randn(2, 3, side, side)).logits.square().mean().backward()
+    out = model(torch.randn(2, 3, side, side))
+    sum(logits.square().mean() for logits in (out.logits, *out.aux)).backward()
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
     assert not [key for key, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
 

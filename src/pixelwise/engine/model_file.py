@@ -21,7 +21,7 @@ from pixelwise.models import create_model
 METADATA_KEY = "pixelwise"
 FORMAT = 1
 
-Option = str | int | float | bool | None
+Option = str | int | float | bool | tuple[int | float, ...] | None
 
 
 class ModelCard(BaseModel):

@@ -45,7 +45,7 @@ from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.losses.segmentation import SegmentationLoss, class_weights, most_frequent_class
 from pixelwise.models import model_info
-from pixelwise.structures import size_rule_of
+from pixelwise.structures import SegmentationOutput, aux_weights_of, size_rule_of
 
 CALIBRATION_SHARE = 0.02  # of a time budget
 
@@ -131,10 +131,12 @@ class Session:
         weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
-            logits = self.forward(model, images)
+            output = self.forward(model, images)
         if config.train_on == "scores":
-            labels = labels_of_scores(model, labels, logits)
-        loss: torch.Tensor = self.loss(logits, labels, weights)
+            labels = labels_of_scores(model, labels, output.logits)
+        loss: torch.Tensor = self.loss(output.logits, labels, weights)
+        for factor, aux in zip(aux_weights_of(model) if output.aux else (), output.aux, strict=True):
+            loss = loss + factor * self.loss(aux, labels, weights)
         return loss
 
     def measure_statistics(self) -> None:
@@ -144,12 +146,12 @@ class Session:
             stream = batches(self.crops, batch_size=size, first=0, last=count, num_workers=0)
             measure_statistics(self.judged, (batch.images.to(self.config.device) for batch in stream))
 
-    def forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a training batch."""
+    def forward(self, model: nn.Module, images: torch.Tensor) -> SegmentationOutput:
+        """Return the logits of a training batch, and the auxiliary ones where the model has them."""
         try:
             if self.config.train_on == "scores":
-                return coarse_scores(model, images)
-            logits: torch.Tensor = model(images).logits
+                return SegmentationOutput(coarse_scores(model, images))
+            output: SegmentationOutput = model(images)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -157,7 +159,7 @@ class Session:
                 f"a batch of {len(images)} windows of {images.shape[2]} x {images.shape[3]} leaves batch normalisation "
                 "a single value; accepted: larger windows or batches. Give --set data.crop or data.batch_size."
             ) from error
-        return logits
+        return output
 
     def validate(self, model: nn.Module, items: Sequence[Item]) -> Evaluation:
         """Score a model on items, and leave it in training mode."""
