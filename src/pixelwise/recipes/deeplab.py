@@ -11,7 +11,7 @@ The first paper lowers the rate in steps, the second as a polynomial.
 
 Departures: the originals fill images that are smaller than a window with the mean colour and ignored labels; here they
 are mirrored. With --trunk a smaller fc6 and fc7 start anew; the originals cut them out of VGG-16's, which
-`models.deeplabv1.cut_down` does.
+`weights.cut_down` does.
 """
 
 from __future__ import annotations
