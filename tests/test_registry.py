@@ -44,6 +44,62 @@ def test_duplicate_names_are_refused() -> None:
         )(unet)  # type: ignore[type-var]
 
 
+ALIASES = {
+    "fcn8s_atonce": "fcn8s_vgg16_atonce",
+    "FCN8sAtOnce": "fcn8s_vgg16_atonce",
+    "fcn32s_alexnet": "fcn_alexnet",
+    "fcn32s_googlenet": "fcn_googlenet",
+    "deconvnet": "deconvnet_vgg16",
+    "DeconvNet": "deconvnet_vgg16",
+    "segnet": "segnet_vgg16",
+    "frontend_vgg16": "dilated_frontend_vgg16",
+    "deeplab_largefov": "deeplabv1_vgg16_largefov",
+    "deeplab_vgg16": "deeplabv1_vgg16_4x4_r4",
+}
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_names_users_expect(alias: str, name: str) -> None:
+    assert registry.model_info(alias) is registry.model_info(name)
+    assert alias in registry.model_info(name).aliases
+    assert alias in registry.known_names()
+    assert alias not in list_models()
+
+
+def test_a_model_is_built_by_its_alias() -> None:
+    built, asked = (create_model(name, num_classes=2, base_channels=1) for name in ("segnet_vgg16", "segnet"))
+    assert type(built) is type(asked)
+    with pytest.raises(RequestError, match="model 'segnet_vgg16' has no option 'depth'"):
+        create_model("segnet", num_classes=2, depth=2)
+
+
+def test_a_mistyped_alias_is_answered_with_it() -> None:
+    with pytest.raises(RequestError, match="unknown model 'deeplab_largfov'; closest names: deeplab_largefov"):
+        create_model("deeplab_largfov", num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases", "twice"),
+    [
+        ("segnet", (), "segnet"),
+        ("another", ("unet",), "unet"),
+        ("another", ("segnet",), "segnet"),
+        ("another", ("other", "other"), "other"),
+        ("another", ("another",), "another"),
+    ],
+)
+def test_duplicate_aliases_are_refused(name: str, aliases: tuple[str, ...], twice: str) -> None:
+    def another() -> None: ...
+
+    another.__name__ = name
+    before = registry.known_names()
+    with pytest.raises(ValueError, match=f"model '{twice}' is registered twice; names and aliases must be unique"):
+        registry.register(
+            family="", task="", year=0, paper="", fidelity="ours", source="", input_size=(1, 1), aliases=aliases
+        )(another)  # type: ignore[type-var]
+    assert registry.known_names() == before
+
+
 def test_weights_that_do_not_fit_name_the_differences(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     state = create_model("unet_small", num_classes=2, base_channels=2).state_dict()

@@ -34,6 +34,7 @@ class ModelInfo:
         input_size: (height, width) of the paper's or the usual input.
         debug: options that make the model small enough for a test, where the original is too large.
         build: the builder; keywords `num_classes`, `in_channels` and the model's own options.
+        aliases: other names under which users know the model.
     """
 
     name: str
@@ -46,9 +47,11 @@ class ModelInfo:
     input_size: tuple[int, int]
     build: Callable[..., nn.Module]
     debug: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
 
 _MODELS: dict[str, ModelInfo] = {}
+_ALIASES: dict[str, str] = {}  # to public names
 
 
 def register(
@@ -61,13 +64,16 @@ def register(
     source: str,
     input_size: tuple[int, int],
     debug: Mapping[str, Any] = MappingProxyType({}),
+    aliases: tuple[str, ...] = (),
 ) -> Callable[[Builder], Builder]:
-    """Enter a builder into the catalogue under its function name."""
+    """Enter a builder into the catalogue under its function name, and under other names for those who know these."""
 
     def enter(build: Builder) -> Builder:
         name = build.__name__
-        if name in _MODELS:
-            raise ValueError(f"model {name!r} is registered twice; names must be unique. Rename one builder.")
+        for index, new in enumerate((name, *aliases)):
+            if new in known_names() or new in (name, *aliases)[:index]:
+                raise ValueError(f"model {new!r} is registered twice; names and aliases must be unique. Rename one.")
+        _ALIASES.update(dict.fromkeys(aliases, name))
         _MODELS[name] = ModelInfo(
             name=name,
             family=family,
@@ -79,6 +85,7 @@ def register(
             input_size=input_size,
             debug=debug,
             build=build,
+            aliases=aliases,
         )
         return build
 
@@ -86,17 +93,22 @@ def register(
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Return the public names, of one task if given, in the order of the families' registration."""
+    """Return the public names, of one task if given, in the order of the families' registration; no aliases."""
     return [name for name, info in _MODELS.items() if task in (None, info.task)]
 
 
+def known_names() -> list[str]:
+    """Return all names that a model can be asked for by: the public ones, then the aliases."""
+    return [*_MODELS, *_ALIASES]
+
+
 def model_info(name: str) -> ModelInfo:
-    """Return the catalogue row of a model; an unknown name is answered with the closest ones."""
-    if name not in _MODELS:
+    """Return the catalogue row of a public name or an alias; an unknown name is answered with the closest ones."""
+    if name not in known_names():
         raise RequestError(
-            f"unknown model {name!r}; closest names: {closest(name, _MODELS)}. `pixelwise models` lists all of them."
+            f"unknown model {name!r}; closest names: {closest(name, known_names())}. `pixelwise models` lists them."
         )
-    return _MODELS[name]
+    return _MODELS[_ALIASES.get(name, name)]
 
 
 def model_options(name: str) -> dict[str, inspect.Parameter]:
@@ -111,7 +123,7 @@ def create_model(
     """Build a model by its public name.
 
     Args:
-        name: a name of `list_models()`.
+        name: a name of `list_models()`, or an alias of one.
         num_classes: number of classes K, background included where it is one.
         in_channels: number of image channels C.
         weights: a `.safetensors` file with this model's parameters, loaded strictly; None draws them from the
@@ -127,6 +139,7 @@ def create_model(
     >>> create_model("unet", num_classes=2, in_channels=1).size_rule.output(572)
     388
     """
+    name = model_info(name).name
     known = model_options(name)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     for key in options:

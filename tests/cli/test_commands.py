@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelwise import registry
+
 RUN_FILES = {
     "config.yaml",
     "environment.json",
@@ -95,6 +97,30 @@ def test_models_as_json(pixelwise) -> None:
     assert outcome.err == ""
     assert {"unet", "unet_padded", "unet_small"} <= {row["name"] for row in rows}
     assert {"name", "family", "task", "year", "paper"} <= rows[0].keys()
+
+
+def test_models_list_their_aliases(pixelwise) -> None:
+    rows = {row["name"]: row for row in json.loads(pixelwise("models", "--json").out)}
+    assert rows["deeplabv1_vgg16_largefov"]["aliases"] == ["deeplab_largefov"]
+    assert rows["unet"]["aliases"] == []
+    assert "deeplab_largefov" not in rows
+
+
+def test_describe_by_an_alias_says_the_name(pixelwise) -> None:
+    asked = ("describe", "segnet", "--input-size", "32", "32", "--set", "base_channels=2")
+    described = pixelwise(*asked)
+    assert described.out.startswith("segnet_vgg16\nalso called     segnet\n")
+    assert json.loads(pixelwise(*asked, "--json").out)["name"] == "segnet_vgg16"
+
+
+def test_train_by_an_alias_notes_the_name(pixelwise, data, quick, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(registry._ALIASES, "little_unet", "unet_small")
+    call = ("train", data, "--out", tmp_path / "run", *quick, "--model")
+    assert "planned: model = unet_small (little_unet is an alias of it)\n" in pixelwise(*call, "little_unet").out
+    assert (tmp_path / "run/config.yaml").read_text().startswith("model: unet_small\n")
+    assert pixelwise(*call, "little_unet", "--resume").code == 0
+    refused = pixelwise(*call, "unet", "--resume")
+    assert "differs in model: 'unet_small' in the run, 'unet' asked for" in refused.err
 
 
 def test_models_as_a_table(pixelwise) -> None:

@@ -13,6 +13,7 @@ from pixelwise.engine.session import Listener
 from pixelwise.engine.train import TrainResult
 from pixelwise.engine.train import train as train_model
 from pixelwise.errors import RequestError
+from pixelwise.models import model_info
 
 
 def train_values(
@@ -68,6 +69,7 @@ def _check_unchanged(stored: TrainConfig, values: Mapping[str, Any], settings: S
     """Refuse to resume under another configuration than the run's own."""
     kept = stored.model_dump(mode="json")
     asked = build_config(merge(kept, values), settings).model_dump(mode="json")
+    asked["model"] = model_info(asked["model"]).name
     differences = [
         f"{key}: {before!r} in the run, {after!r} asked for" for key, before, after in _differences(kept, asked)
     ]

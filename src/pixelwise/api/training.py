@@ -36,7 +36,7 @@ def train(
     Args:
         data: dataset folder.
         out: run folder, new or empty.
-        model: public name; None takes `unet_small`.
+        model: public name, or an alias, for which the run notes the public name; None takes `unet_small`.
         recipe: name of a published training, whose stages are trained one after the other, each in a folder of its own
             below `out`; `settings` apply to all of them, `weights` to the first.
         minutes: wall-clock budget. At most one budget may be given; without one it is 10 minutes.

@@ -50,6 +50,7 @@ def _text(d: Description) -> str:
         if d.receptive_field != d.receptive_field_smallest:
             field += f" (down to {_by(d.receptive_field_smallest)}, by position in the pooling grid)"
     facts = [
+        *([("also called", ", ".join(d.aliases))] if d.aliases else []),
         ("system", f"{d.family}, {d.task}, {d.year}"),
         ("paper", d.paper),
         ("fidelity", f"{d.fidelity}: {d.source}"),

@@ -24,7 +24,7 @@ def command(task: str | None, as_json: bool) -> None:
         raise RequestError(f"unknown task {task!r}; accepted: {', '.join(tasks)}. Leave --task out to see all models.")
     rows = [info for info in rows if task in (None, info.task)]
     if as_json:
-        keys = ("name", "family", "task", "year", "paper", "fidelity")
+        keys = ("name", "aliases", "family", "task", "year", "paper", "fidelity")
         print_json([{key: getattr(info, key) for key in keys} for info in rows])
         return
     head = ("name", "family", "task", "year", "fidelity", "paper")

@@ -33,6 +33,7 @@ class Description(BaseModel):
     """The facts of a model that `pixelwise describe` prints.
 
     Attributes:
+        name: the public one, also of a model that was asked for by one of its `aliases`.
         receptive_field: [height, width] in pixels of the output that sees most; None behind a global pooling.
         receptive_field_smallest: the same of the output that sees least (strides make it depend on the phase).
         output_stride: step in input pixels of the grid on which the last layer with weights computes.
@@ -42,6 +43,7 @@ class Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    aliases: list[str]
     family: str
     task: str
     year: int
@@ -73,7 +75,7 @@ def describe(
     """Describe a model without allocating its weights.
 
     Args:
-        name: a name of `list_models()`.
+        name: a name of `list_models()`, or an alias of one.
         num_classes: K of the head.
         in_channels: C of the image; None takes the system's own (1 for the paper's U-Net).
         input_size: (H, W); None takes the paper's or the usual size. An illegal one raises `RequestError`
@@ -90,7 +92,8 @@ def describe(
     largest, smallest = _field_extremes(layers, rule.period)
     defaults = {key: parameter.default for key, parameter in model_options(name).items()}
     return Description(
-        name=name,
+        name=info.name,
+        aliases=list(info.aliases),
         family=info.family,
         task=info.task,
         year=info.year,

@@ -66,7 +66,7 @@ def import_weights(
     """Read a `.caffemodel` into a model and write the model file.
 
     Args:
-        name: public name of the model.
+        name: public name of the model, or an alias of it.
         file: the published weights.
         out: the `.safetensors` file to write.
         num_classes: K; None counts the outputs of the file's score layer.
@@ -82,8 +82,8 @@ def import_weights(
     """
     if out.suffix != ENDING:
         raise RequestError(f"--out {out} is not a model file; accepted: a name that ends in {ENDING}. Change the name.")
+    name = model_info(name).name
     published = published_weights(name)
-    model_info(name)
     if not (published.trained_on or trunk):
         raise RequestError(
             f"no whole network of {name!r} was published as a Caffe model; accepted: {published.source}. Give --trunk."

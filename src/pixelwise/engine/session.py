@@ -196,8 +196,10 @@ def prepare(config: TrainConfig, run: RunFolder, *, resume: bool, started: float
     """Check the data, complete the configuration and build everything; writes the run's first files."""
     if not resume:
         run.prepare()
-    model_info(config.model)
+    name = model_info(config.model).name
     plan = plan_machine(config)
+    if name != config.model:
+        plan.decide(f"{config.model} is an alias of it", model=name)
     config = plan.config
     lists = {key: Path(path) for key in ("val_list", "test_list") if (path := getattr(config.data, key)) is not None}
     folder = open_dataset(Path(config.data.path), **lists)

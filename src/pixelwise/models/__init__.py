@@ -7,7 +7,7 @@ from pixelwise.models import segnet, bayesian_segnet
 from pixelwise.models import dilation
 from pixelwise.models import deeplabv1, deeplabv2_vgg
 from pixelwise.models import hypercolumn
-from pixelwise.registry import create_model, list_models, model_info, model_options
+from pixelwise.registry import create_model, known_names, list_models, model_info, model_options
 
 __all__ = [
     "bayesian_segnet",
@@ -21,6 +21,7 @@ __all__ = [
     "fcn_alexnet",
     "fcn_googlenet",
     "hypercolumn",
+    "known_names",
     "list_models",
     "model_info",
     "model_options",

@@ -155,6 +155,7 @@ class DeconvNet(nn.Module):
     "starts as the decoder does",
     input_size=(SIDE, SIDE),
     debug={"base_channels": 2, "fc_channels": 16},
+    aliases=("deconvnet", "DeconvNet"),
 )
 def deconvnet_vgg16(
     *,

@@ -263,6 +263,7 @@ class MultiScale(LargeFOV):
     source=f"DeepLab-LargeFOV {SOURCE}",
     input_size=(513, 513),
     debug={"base_channels": 2},
+    aliases=("deeplab_largefov",),
 )
 def deeplabv1_vgg16_largefov(
     *, num_classes: int, in_channels: int = 3, base_channels: int = 64, dropout: float = 0.5
@@ -304,6 +305,7 @@ def deeplabv1_vgg16_7x7(
     source=f"DeepLab {SOURCE}; its test network, `scores` for its training network",
     input_size=(514, 514),
     debug={"base_channels": 2},
+    aliases=("deeplab_vgg16",),
 )
 def deeplabv1_vgg16_4x4_r4(
     *, num_classes: int, in_channels: int = 3, base_channels: int = 64, dropout: float = 0.5

@@ -192,6 +192,7 @@ class DilatedNet(VGG16Trunk):
     source="network.py of fyu/dilation; logits instead of probabilities are interpolated; padding names who mirrors",
     input_size=(500, 500),
     debug={"base_channels": 2},
+    aliases=("frontend_vgg16",),
 )
 def dilated_frontend_vgg16(
     *,

@@ -293,6 +293,7 @@ def fcn8s_vgg16(
     source=f"voc-fcn8s-atonce: {SOURCE}",
     input_size=(500, 500),
     debug={"base_channels": 2},
+    aliases=("fcn8s_atonce", "FCN8sAtOnce"),
 )
 def fcn8s_vgg16_atonce(
     *,

@@ -61,6 +61,7 @@ class FCNAlexNet(CaffeNetTrunk):
     source="voc-fcn-alexnet/train.prototxt of shelhamer/fcn.berkeleyvision.org",
     input_size=(500, 500),
     debug={"base_channels": 6},
+    aliases=("fcn32s_alexnet",),
 )
 def fcn_alexnet(
     *,

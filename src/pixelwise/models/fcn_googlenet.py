@@ -69,6 +69,7 @@ class FCNGoogLeNet(InceptionTrunk):
     source="base, stride and parameter count from the CVPR paper; padding, kernel and crop after FCN-AlexNet",
     input_size=(500, 500),
     debug={"base_channels": 8},
+    aliases=("fcn32s_googlenet",),
 )
 def fcn_googlenet(
     *,

@@ -246,6 +246,7 @@ class SegNetBasic(NormalisedNet):
     source="the release's segnet_train.prototxt, whose network is the paper's",
     input_size=(360, 480),
     debug={"base_channels": 2},
+    aliases=("segnet",),
 )
 def segnet_vgg16(
     *,

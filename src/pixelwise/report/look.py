@@ -72,7 +72,7 @@ def look(
     """Draw what a network makes of an image.
 
     Args:
-        target: a name of `list_models()`, which gets random weights; or a run folder or model file.
+        target: a name of `list_models()` or an alias of one, which gets random weights; or a run folder or model file.
         image: an image file; of one larger than 1024 x 1024 pixels the middle is shown.
         out: the file to write, .png or .html.
         layer: draw all channels of this layer instead of the overview; a name of the layer table.

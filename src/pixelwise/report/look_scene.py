@@ -19,7 +19,7 @@ from pixelwise.engine.model_file import ModelCard, Option, build_model, build_tw
 from pixelwise.engine.predict import Segmenter, default_device, load_segmenter
 from pixelwise.engine.tiles import plan_spans
 from pixelwise.errors import RequestError, closest
-from pixelwise.models import list_models, model_info
+from pixelwise.models import known_names, model_info
 from pixelwise.report.look_figures import View
 from pixelwise.report.look_layers import Place, Unit, central_unit, layer_labels, place_of, unit_strides
 from pixelwise.report.look_pass import Reader, Watched, watch
@@ -48,7 +48,7 @@ def open_target(
 ) -> Target:
     """Load a run, or build a model of the catalogue for an image (H, W, C); see `look`."""
     name, exists = str(target), Path(target).exists()
-    is_name = isinstance(target, str) and name in list_models()
+    is_name = isinstance(target, str) and name in known_names()
     if is_name and exists:
         raise RequestError(
             f"{name!r} is a model's name and a path here; accepted: one of them. Write ./{name} for the path, or call "
@@ -57,11 +57,11 @@ def open_target(
     if not is_name and not exists:
         raise RequestError(
             f"{name!r} is no model and no path; accepted: a name of `pixelwise models` (closest: "
-            f"{closest(name, list_models())}), a run folder or a model file. Correct it."
+            f"{closest(name, known_names())}), a run folder or a model file. Correct it."
         )
     if is_name:
         classes = 2 if num_classes is None else num_classes
-        return _untrained(name, image, num_classes=classes, seed=seed or 0, options=options)
+        return _untrained(model_info(name).name, image, num_classes=classes, seed=seed or 0, options=options)
     own = {"num_classes": num_classes, "seed": seed, "options": options or None}
     given = [f"{key}={value}" for key, value in own.items() if value is not None]
     if given:
