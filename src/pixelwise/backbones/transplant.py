@@ -1,4 +1,4 @@
-"""Copying weights from one network to another, layer by layer, and reading the files they come in."""
+"""Copying weights from one network to another, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.state_file import read_state_file
 from pixelwise.errors import RequestError
 
 
@@ -60,31 +61,8 @@ def transplant(source: Mapping[str, Tensor], target: nn.Module) -> Transplant:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` file or a `.pth` file as torchvision publishes it.
-
-    A `.pth` file is read with `weights_only=True`, which executes nothing.
-
-    Raises:
-        RequestError: if there is no such file, or it holds something else.
-    """
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise RequestError(f"weights {path} is not a file; give the path of a .safetensors or .pth file.")
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # bytes that are no weights make the readers fail in many ways
-        reason = str(error).partition("\n")[0]
-        raise RequestError(
-            f"weights {path} cannot be read ({reason}); accepted: a whole .safetensors or .pth file of tensors by "
-            "name. Copy or download it again."
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise RequestError(
-            f"weights {path} holds a {type(found).__name__} that is not a state dict; accepted: tensors by name. "
-            "Save `model.state_dict()`."
-        )
-    return dict(found)
+    """Return the tensors of a `.safetensors` or `.pth` file by name; `read_state_file` says which are accepted."""
+    return read_state_file(path).tensors
 
 
 def load_imagenet(model: nn.Module, path: Path, *, skip: Sequence[str] = ()) -> None:

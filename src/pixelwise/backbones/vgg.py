@@ -70,7 +70,7 @@ def by_layer_name(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         RequestError: if the names are not those of torchvision's VGG-16 without batch normalisation.
     """
-    names = _layer_names()
+    names = layer_names()
     kinds = ("weight", "bias")
     expected = {f"{name}.{kind}" for name in (*names, "classifier.6") for kind in kinds}
     if weights.keys() != expected:
@@ -85,7 +85,7 @@ def by_layer_name(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _layer_names() -> dict[str, str]:
+def layer_names() -> dict[str, str]:
     """Return our name for each of torchvision's: features.0 is conv1_1, features.28 is conv5_3."""
     names: dict[str, str] = {}
     index = 0

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pixelwise.data.normalise import Normalisation
-from pixelwise.data.pictures import default_palette
-from pixelwise.engine.model_file import ModelCard, Option, build_model, build_twin, save_model
+from pixelwise.engine.import_card import CHANNELS, build_from_seed, imported_card
+from pixelwise.engine.model_file import ModelCard, Option, build_twin, save_model
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable
 from pixelwise.registry import model_info
-from pixelwise.structures import size_rule_of
 from pixelwise.weights.caffemodel import CaffeNet, read_caffemodel, read_mean
 from pixelwise.weights.catalogue import published_weights
 from pixelwise.weights.convert import Conversion, convert
 from pixelwise.weights.published import Mean, Published, TrainedOn
 
 ENDING = ".safetensors"
-CHANNELS = 3
 BYTE = 255.0  # Caffe's images are 0..255 without division
 
 
@@ -93,11 +89,21 @@ def import_weights(
     classes = _num_classes(net, published, num_classes, trunk)
     trained_on = _trained_on(published, classes, mean, trunk, name)
     _check_channels(net, published)
-    build = partial(_start, seed) if trunk else build_twin
+    build = partial(build_from_seed, seed) if trunk else build_twin
     model = build(name, num_classes=classes, in_channels=CHANNELS, options=options or {})
     conversion = convert(net, model, published, name=name, trunk=trunk, folded=folded)
     model.load_state_dict(conversion.tensors, assign=True)
-    card = _card(name, model, trained_on, published.licence, classes, options or {})
+    card = imported_card(
+        name,
+        model,
+        num_classes=classes,
+        classes=trained_on.classes,
+        palette=trained_on.palette,
+        ignore_index=trained_on.ignore_index,
+        normalisation=normalisation(trained_on.mean),
+        licence=published.licence,
+        options=options or {},
+    )
     save_model(out, model, card)
     taken = {use.layer for use in conversion.used}
     shapes = [blob.shape for layer in net.layers.values() if layer.name in taken for blob in layer.blobs]
@@ -110,12 +116,6 @@ def import_weights(
         card=card,
         parameters=sum(torch.Size(shape).numel() for shape in shapes),
     )
-
-
-def _start(seed: int, name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build_model(name, num_classes=num_classes, in_channels=in_channels, options=options)
 
 
 def _num_classes(net: CaffeNet, published: Published, asked: int | None, trunk: bool) -> int:
@@ -185,31 +185,4 @@ def normalisation(mean: Mean) -> Normalisation:
         intensity_range=(0.0, BYTE),
         mean=tuple(value / BYTE for value in reversed(mean)),
         std=(1 / BYTE,) * len(mean),
-    )
-
-
-def _card(
-    name: str,
-    model: nn.Module,
-    trained_on: TrainedOn,
-    licence: str | None,
-    num_classes: int,
-    options: Mapping[str, Option],
-) -> ModelCard:
-    colours = default_palette(min(num_classes, 255)) + [[0, 0, 0]] * max(0, num_classes - 255)
-    return ModelCard(
-        pixelwise=version("pixelwise"),
-        model=name,
-        options=dict(options),
-        num_classes=num_classes,
-        in_channels=CHANNELS,
-        classes=trained_on.classes or tuple(f"class_{index}" for index in range(num_classes)),
-        palette=trained_on.palette or tuple((red, green, blue) for red, green, blue in colours),
-        ignore_index=trained_on.ignore_index,
-        normalisation=normalisation(trained_on.mean),
-        scale=1.0,
-        input_rule=size_rule_of(model).describe(),
-        licence=licence,
-        iteration=0,
-        metrics={},
     )

@@ -1,0 +1,57 @@
+"""What both kinds of import share: the model to fill, and what its file says beside the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from pixelwise.data.normalise import Normalisation
+from pixelwise.data.pictures import default_palette
+from pixelwise.engine.model_file import ModelCard, Option, build_model
+from pixelwise.structures import size_rule_of
+
+CHANNELS = 3
+
+
+def build_from_seed(
+    seed: int, name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option]
+) -> nn.Module:
+    """Build a model whose initialisation depends on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(name, num_classes=num_classes, in_channels=in_channels, options=options)
+
+
+def imported_card(
+    name: str,
+    model: nn.Module,
+    *,
+    num_classes: int,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    ignore_index: int | None,
+    normalisation: Normalisation,
+    licence: str | None,
+    options: Mapping[str, Option],
+) -> ModelCard:
+    """Describe imported weights; classes without known names or colours get numbers and distinct colours."""
+    colours = default_palette(min(num_classes, 255)) + [[0, 0, 0]] * max(0, num_classes - 255)
+    return ModelCard(
+        pixelwise=version("pixelwise"),
+        model=name,
+        options=dict(options),
+        num_classes=num_classes,
+        in_channels=CHANNELS,
+        classes=tuple(classes) or tuple(f"class_{index}" for index in range(num_classes)),
+        palette=tuple(palette) or tuple((red, green, blue) for red, green, blue in colours),
+        ignore_index=ignore_index,
+        normalisation=normalisation,
+        scale=1.0,
+        input_rule=size_rule_of(model).describe(),
+        licence=licence,
+        iteration=0,
+        metrics={},
+    )
