@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pixelwise import api
 from pixelwise.data.coins import write_coins
 from pixelwise.data.microscopy import write_microscopy
+from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Listener
 from pixelwise.errors import RequestError
 
 DemoData = Literal["coins", "cells"]

@@ -12,8 +12,9 @@ from pixelwise.data.loader import Batch
 from pixelwise.data.microscopy import write_microscopy
 from pixelwise.engine import session as sessions
 from pixelwise.engine.config import build_config
+from pixelwise.engine.listener import Silent
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Session, Silent
+from pixelwise.engine.session import SemanticSession
 from pixelwise.structures import SegmentationOutput, SizeRule
 
 
@@ -32,7 +33,7 @@ class TwoHeads(nn.Module):
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tmp_path: Path) -> SemanticSession:
     write_microscopy(tmp_path / "data", num_train=2, num_val=1, size=(64, 64))
     config = build_config(
         {"data": {"path": str(tmp_path / "data")}, "budget": {"iterations": 1}},
@@ -46,7 +47,7 @@ def batch() -> Batch:
     return Batch(images=torch.randn(2, 3, 8, 8), labels=torch.randint(0, 3, (2, 8, 8)), weights=None, names=("a", "b"))
 
 
-def test_loss_is_the_weighted_sum(session: Session) -> None:
+def test_loss_is_the_weighted_sum(session: SemanticSession) -> None:
     torch.manual_seed(1)
     model, given = TwoHeads(), batch()
     main, other = (session.loss(layer(given.images), given.labels, None) for layer in (model.main, model.other))
@@ -54,7 +55,7 @@ def test_loss_is_the_weighted_sum(session: Session) -> None:
     torch.testing.assert_close(session.loss_of(model.eval(), given), main)
 
 
-def test_weights_must_match_the_outputs(session: Session) -> None:
+def test_weights_must_match_the_outputs(session: SemanticSession) -> None:
     model = TwoHeads()
     model.aux_weights = (0.4, 0.4)
     with pytest.raises(ValueError, match="zip"):

@@ -21,6 +21,7 @@ from pixelwise.data.scan import scan
 from pixelwise.engine import session as sessions
 from pixelwise.engine.coarse import labels_of_scores, score_margin
 from pixelwise.engine.config import build_config, read_config
+from pixelwise.engine.listener import Silent
 from pixelwise.engine.model_file import load_model
 from pixelwise.engine.run_folder import Progress, RunFolder
 from pixelwise.engine.schedule import (
@@ -32,7 +33,7 @@ from pixelwise.engine.schedule import (
     parameter_factors,
     set_rate,
 )
-from pixelwise.engine.session import Session, Silent
+from pixelwise.engine.session import SemanticSession
 from pixelwise.engine.train import go_on, train
 from pixelwise.errors import RequestError
 
@@ -49,7 +50,7 @@ def settings(*extra: str) -> tuple[str, ...]:
     return (*TINY, "data.crop=[32,48]", *extra)
 
 
-def prepared(data: Path, out: Path, *given: str, iterations: int = 4) -> Session:
+def prepared(data: Path, out: Path, *given: str, iterations: int = 4) -> SemanticSession:
     config = build_config({"data": {"path": str(data)}, "budget": {"iterations": iterations}}, given)
     return sessions.prepare(config, RunFolder(out), resume=False, started=0.0, listener=Silent())
 

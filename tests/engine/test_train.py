@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from pixelwise import api
 from pixelwise.engine import train as training
 from pixelwise.engine.config import TrainConfig, build_config, read_config
+from pixelwise.engine.listener import Silent
 from pixelwise.engine.model_file import load_model
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Silent
 from pixelwise.engine.train import train
 from pixelwise.errors import RequestError, WorkError
 

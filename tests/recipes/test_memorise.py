@@ -20,8 +20,9 @@ from PIL import Image
 from pixelwise.data.folder import FolderItem, write_dataset_folder
 from pixelwise.data.loader import batches
 from pixelwise.engine.config import build_config
+from pixelwise.engine.listener import Silent
 from pixelwise.engine.run_folder import Progress, RunFolder
-from pixelwise.engine.session import Silent, prepare
+from pixelwise.engine.session import prepare
 from pixelwise.engine.train import go_on
 from pixelwise.recipes import find_recipe
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from pixelwise import api
 from pixelwise.data.folder import FolderItem, write_dataset_folder
 from pixelwise.engine.config import build_config
+from pixelwise.engine.listener import Silent
 from pixelwise.engine.schedule import freeze
-from pixelwise.engine.session import Silent
 from pixelwise.errors import RequestError
 from pixelwise.recipes import RECIPES, find_recipe
 from pixelwise.registry import create_model, model_info

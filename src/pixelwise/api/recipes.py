@@ -10,8 +10,8 @@ from typing import Any
 
 from pixelwise.api.stages import merge, train_values
 from pixelwise.data.dataset import open_dataset
+from pixelwise.engine.listener import Listener, Silent
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Listener, Silent
 from pixelwise.engine.train import TrainResult
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically

@@ -8,8 +8,8 @@ from typing import Any
 
 from pixelwise.api.reports import report
 from pixelwise.engine.config import TrainConfig, build_config, read_config
+from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
-from pixelwise.engine.session import Listener
 from pixelwise.engine.train import TrainResult
 from pixelwise.engine.train import train as train_model
 from pixelwise.errors import RequestError

@@ -9,7 +9,7 @@ from typing import Any
 
 from pixelwise.api.recipes import train_recipe
 from pixelwise.api.stages import train_values
-from pixelwise.engine.session import Listener
+from pixelwise.engine.listener import Listener
 from pixelwise.engine.train import TrainResult
 
 

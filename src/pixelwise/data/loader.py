@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from pixelwise.data.augment import AugmentConfig, photometric, sample_rng, sample_warp
 from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
+from pixelwise.data.items import ImageItem
 from pixelwise.data.normalise import Normalisation, resize_image, resize_labels
 from pixelwise.data.scan import Dataset
 from pixelwise.structures import SizeRule
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: float32 (N, C, h, w).
-        labels: int64 (N, h', w'), the central part that the model predicts.
+        labels: int64 (N, h', w'), the central part that the model predicts; (N,) where an image has one class.
         weights: float32 (N, h', w') or None.
         names: of the images.
     """
@@ -42,18 +43,47 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+    """One of a batch: image (C, h, w), labels (h', w') or (), weights (h', w') or None."""
+
     image: Tensor
     labels: Tensor
     weights: Tensor | None
     name: str
 
 
+class Samples(Protocol):
+    """The numbered samples of a run."""
+
+    @property
+    def items(self) -> Sequence[ImageItem]:
+        """The images to train on."""
+
+    def __getitem__(self, sample: int) -> Sample:
+        """Return sample number `sample` of the run."""
+
+    def share_memory(self, processes: int) -> None:
+        """Keep no more than one of so many processes may: each has its own copy of what is read from now on."""
+
+
+AnyItem = TypeVar("AnyItem", bound=ImageItem)
+
+
+def draw(items: Sequence[AnyItem], sample: int, *, seed: int, replacement: bool) -> tuple[AnyItem, np.random.Generator]:
+    """Return the image of sample number `sample`, and the sample's random numbers."""
+    epoch, place = divmod(sample, len(items))
+    if replacement:
+        index = int(np.random.default_rng([seed, epoch, place]).integers(len(items)))
+        return items[index], sample_rng(seed, sample, index)
+    index = int(np.random.default_rng([seed, epoch]).permutation(len(items))[place])
+    return items[index], sample_rng(seed, epoch, index)
+
+
 Targets = Callable[[AnyArray, AnyArray | None], tuple[AnyArray, AnyArray]]
 
 
 @dataclass
-class Crops(TorchDataset[_Sample]):
+class Crops(TorchDataset[Sample]):
     """Numbered training windows of a data set.
 
     Attributes:
@@ -91,9 +121,9 @@ class Crops(TorchDataset[_Sample]):
     _bytes: int = 0
     _own: dict[str, Normalisation] = field(default_factory=dict, repr=False)
 
-    def __getitem__(self, sample: int) -> _Sample:
+    def __getitem__(self, sample: int) -> Sample:
         """Return window number `sample` of the run."""
-        item, rng = self._draw(sample)
+        item, rng = draw(self.items, sample, seed=self.seed, replacement=self.replacement)
         image, labels, weights = self._arrays(item)
         over = self._pixel_to_show(rng, labels) if self.foreground else None
         size = (image.shape[0], image.shape[1])
@@ -104,21 +134,12 @@ class Crops(TorchDataset[_Sample]):
         normalisation = self._normalisation(item, image)
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
-        return _Sample(
+        return Sample(
             torch.from_numpy(normalisation.standardise(window)).permute(2, 0, 1),  # (C, h, w)
             torch.from_numpy(inner.labels(labels).astype(np.int64)),  # (h', w')
             None if weights is None else torch.from_numpy(inner.weights(weights)),
             item.name,
         )
-
-    def _draw(self, sample: int) -> tuple[Item, np.random.Generator]:
-        """Return the image of a window, and the window's random numbers."""
-        epoch, place = divmod(sample, len(self.items))
-        if self.replacement:
-            index = int(np.random.default_rng([self.seed, epoch, place]).integers(len(self.items)))
-            return self.items[index], sample_rng(self.seed, sample, index)
-        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.items))[place])
-        return self.items[index], sample_rng(self.seed, epoch, index)
 
     def _pixel_to_show(self, rng: np.random.Generator, labels: AnyArray) -> tuple[int, int] | None:
         """Draw a pixel (row, column) of a less frequent class for a share of the windows."""
@@ -165,12 +186,12 @@ class Crops(TorchDataset[_Sample]):
 
 
 def batches(
-    crops: Crops, *, batch_size: int, first: int, last: int, num_workers: int, pin_memory: bool = False
+    crops: Samples, *, batch_size: int, first: int, last: int, num_workers: int, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """Yield the batches of iterations `first` (counted from 0) to `last` (not included), in order."""
     numbers = [range(i * batch_size, (i + 1) * batch_size) for i in range(first, last)]
-    loader: DataLoader[_Sample] = DataLoader(
-        crops,
+    loader: DataLoader[Sample] = DataLoader(
+        crops,  # type: ignore[arg-type]
         batch_sampler=numbers,  # type: ignore[arg-type]
         num_workers=num_workers,
         collate_fn=_collate,
@@ -184,14 +205,13 @@ def batches(
 def _start_worker(_: int) -> None:
     worker = get_worker_info()
     assert worker is not None
-    crops = worker.dataset
-    assert isinstance(crops, Crops)
-    crops.share_memory(worker.num_workers)
+    samples: Samples = worker.dataset  # type: ignore[assignment]
+    samples.share_memory(worker.num_workers)
     cv2.setNumThreads(0)  # one process per core is enough
     torch.set_num_threads(1)
 
 
-def _collate(samples: list[_Sample]) -> Batch:
+def _collate(samples: list[Sample]) -> Batch:
     weights = [sample.weights for sample in samples if sample.weights is not None]
     return Batch(
         torch.stack([sample.image for sample in samples]).contiguous(memory_format=torch.channels_last),

@@ -24,23 +24,17 @@ BatchNorm = Literal["auto", "batch", "renorm"]
 TrainOn = Literal["logits", "scores"]
 
 
-class DataConfig(BaseModel):
-    """What is trained on.
+class SourceConfig(BaseModel):
+    """What is trained on, whatever the task.
 
     Attributes:
         path: dataset folder.
         val_list: file with the names of the validation items, where the data has no val split.
         test_list: file with the names of items that are neither trained on nor validated on.
-        scale: factor by which images are resized before the network; scores are taken at the labels' own size.
-        crop: input (height, width) of a training window, after scaling.
-        whole_images: train on whole images of their own size, not on windows.
-        beyond: pixels by which a window may reach over each border of the image, which is mirrored there; for networks
-            that lose so many, so that they are also trained on what lies at the border.
         batch_size: windows per batch.
         replacement: draw every image independently, instead of shuffling once an epoch.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
-        foreground_crops: share of the windows that are laid over a pixel of a class other than the most frequent one.
         normalise_per_image: take mean and deviation of each image, not of the whole training set.
         mean: per channel (red, green, blue), subtracted from values of 0..255 that are divided by nothing, as networks
             of the Caffe age want them; None brings images to mean 0 and deviation 1.
@@ -51,25 +45,43 @@ class DataConfig(BaseModel):
     path: str
     val_list: str | None = None
     test_list: str | None = None
-    scale: float | None = Field(None, gt=0, le=4)
-    crop: tuple[int, int] | None = None
-    whole_images: bool = False
-    beyond: int = Field(0, ge=0)
     batch_size: int | None = Field(None, ge=1)
     replacement: bool = False
     num_workers: int | None = Field(None, ge=0)
     cache_gb: float | None = Field(None, ge=0)
-    foreground_crops: float | None = Field(None, ge=0, le=1)
     normalise_per_image: bool | None = None
     mean: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_normalisation(self) -> Self:
+        if self.mean is not None and self.normalise_per_image:
+            raise ValueError("mean and normalise_per_image exclude each other; accepted: one of them. Leave one out")
+        return self
+
+
+class DataConfig(SourceConfig):
+    """What a semantic model is trained on, and in which windows.
+
+    Attributes:
+        scale: factor by which images are resized before the network; scores are taken at the labels' own size.
+        crop: input (height, width) of a training window, after scaling.
+        whole_images: train on whole images of their own size, not on windows.
+        beyond: pixels by which a window may reach over each border of the image, which is mirrored there; for networks
+            that lose so many, so that they are also trained on what lies at the border.
+        foreground_crops: share of the windows that are laid over a pixel of a class other than the most frequent one.
+    """
+
+    scale: float | None = Field(None, gt=0, le=4)
+    crop: tuple[int, int] | None = None
+    whole_images: bool = False
+    beyond: int = Field(0, ge=0)
+    foreground_crops: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.whole_images and (self.crop or self.foreground_crops or self.beyond):
             given = next(key for key in ("crop", "foreground_crops", "beyond") if getattr(self, key))
             raise ValueError(f"{given} has no effect on whole_images; accepted: one of them. Leave one out")
-        if self.mean is not None and self.normalise_per_image:
-            raise ValueError("mean and normalise_per_image exclude each other; accepted: one of them. Leave one out")
         return self
 
 
@@ -99,16 +111,14 @@ class Budget(BaseModel):
         return self
 
 
-class TrainConfig(BaseModel):
-    """Everything that decides a training run.
+class RunConfig(BaseModel):
+    """What decides a training run, whatever the task.
 
     Attributes:
         model: public name.
         options: the model's own options.
         weights: safetensors file to start from; None starts from the model's initialisation.
         transplant: file of another model, of which every layer with a name of this one is taken.
-        train_on: "logits", at every pixel; or "scores", the network's own ones at every eighth pixel, on which DeepLab
-            and the dilated networks were trained.
         iterations: optimiser steps in all.
         val_every: iterations between validations.
         early_stop: validations without a better score after which training ends; 0 for never.
@@ -130,10 +140,7 @@ class TrainConfig(BaseModel):
     options: dict[str, Option] = Field(default_factory=dict)
     weights: str | None = None
     transplant: str | None = None
-    train_on: TrainOn = "logits"
-    data: DataConfig
-    augment: AugmentConfig = Field(default_factory=AugmentConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
+    data: SourceConfig
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     budget: Budget = Field(default_factory=Budget)
     iterations: int | None = Field(None, ge=1)
@@ -149,11 +156,29 @@ class TrainConfig(BaseModel):
     device: str = "auto"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_run(self) -> Self:
         if self.weights and self.transplant:
             raise ValueError("weights and transplant are both given; accepted: one of them. Leave one out")
         if self.precise_batch_norm and self.batch_norm == "renorm":
             raise ValueError("precise_batch_norm measures what batch_norm=renorm corrects; leave one out")
+        return self
+
+
+class TrainConfig(RunConfig):
+    """Everything that decides the training of a semantic model.
+
+    Attributes:
+        train_on: "logits", at every pixel; or "scores", the network's own ones at every eighth pixel, on which DeepLab
+            and the dilated networks were trained.
+    """
+
+    train_on: TrainOn = "logits"
+    data: DataConfig
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.train_on == "scores" and self.loss.separation:
             raise ValueError("loss.separation weights all pixels and train_on=scores sees every eighth; leave one out")
         return self
@@ -229,7 +254,7 @@ def _explain(error: ValidationError) -> RequestError:
     return RequestError(f"{key} is {first['input']!r}; accepted: {accepted}. Give another value.")
 
 
-def dump_config(config: TrainConfig) -> str:
+def dump_config(config: RunConfig) -> str:
     """Return the configuration as YAML, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import torch
 
-from pixelwise.engine.config import TrainConfig
+from pixelwise.engine.config import RunConfig
 from pixelwise.errors import RequestError
 
 
-def check_deterministic(config: TrainConfig) -> None:
+def check_deterministic(config: RunConfig) -> None:
     """Refuse a deterministic run whose length a clock would decide."""
     budget = config.budget
     if not config.deterministic or config.iterations is not None or budget.epochs or budget.iterations:

@@ -12,19 +12,20 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from pixelwise.data.dataset import Item
-from pixelwise.data.loader import Batch, Crops, batches
+from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.scan import DataCard
-from pixelwise.engine.config import Precision, TrainConfig
+from pixelwise.engine.config import Precision, RunConfig, TrainConfig
 from pixelwise.engine.layer_table import layer_table
 from pixelwise.engine.model_file import build_twin
 from pixelwise.engine.predict import default_device
 from pixelwise.errors import RequestError
+from pixelwise.models import model_info
 from pixelwise.structures import SizeRule
 
 DEFAULT_MINUTES = 10.0
@@ -40,8 +41,11 @@ MOST_VALIDATIONS = 20
 BUDGET_SHARE = 0.97  # the rest is for the report
 
 
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
 @dataclass
-class Plan:
+class Plan(Generic[AnyConfig]):
     """A configuration that is being completed, with the reasons.
 
     Attributes:
@@ -49,7 +53,7 @@ class Plan:
         lines: decisions for people, in order.
     """
 
-    config: TrainConfig
+    config: AnyConfig
     lines: list[str] = field(default_factory=list)
 
     def decide(self, reason: str, **values: object) -> None:
@@ -72,9 +76,12 @@ def _shown(value: object) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def plan_machine(config: TrainConfig) -> Plan:
-    """Settle device, precision, threads and workers."""
+def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
+    """Settle the model's name, device, precision, threads and workers."""
     plan = Plan(config)
+    name = model_info(config.model).name
+    if name != config.model:
+        plan.decide(f"{config.model} is an alias of it", model=name)
     if config.device == "auto":
         device = default_device()
         plan.decide("a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device)
@@ -140,7 +147,7 @@ def free_memory() -> int:
         return 4 * 10**9
 
 
-def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
+def plan_windows(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> None:
     """Settle crop and batch size for the images at `data.scale`."""
     data = plan.config.data
     scale = data.scale or 1.0
@@ -168,7 +175,7 @@ def plan_windows(plan: Plan, card: DataCard, rule: SizeRule) -> None:
         plan.decide(reason, batch_size=batch)
 
 
-def _plan_whole_images(plan: Plan, card: DataCard, rule: SizeRule) -> None:
+def _plan_whole_images(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> None:
     """Settle the batch size for whole images: one, unless all have the same size."""
     data = plan.config.data
     sizes = {(height, width) for height, width, _ in card.image_sizes}
@@ -221,7 +228,7 @@ class Clock:
     now: Callable[[], float]
 
     @staticmethod
-    def of(config: TrainConfig, started: float) -> Clock | None:
+    def of(config: RunConfig, started: float) -> Clock | None:
         """Return the clock of the configuration's budget; None for epochs or iterations."""
         budget = config.budget
         if budget.cpu_minutes is not None:
@@ -243,10 +250,10 @@ def measure(
     clock: Callable[[], float],
     step: Callable[[nn.Module, Batch], None],
     model: nn.Module,
-    crops: Crops,
+    crops: Samples,
     batch_size: int,
-    validate: Callable[[nn.Module, Sequence[Item]], None],
-    items: Sequence[Item],
+    validate: Callable[[nn.Module, Sequence[AnyItem]], None],
+    items: Sequence[AnyItem],
     *,
     seconds: float,
 ) -> Costs:
@@ -271,7 +278,7 @@ def measure(
     return Costs(statistics.median(times), image)
 
 
-def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool:
+def plan_scale(plan: Plan[TrainConfig], card: DataCard, costs: Costs, seconds: float) -> bool:
     """Choose half the resolution where a time budget allows too few passes over the data; say whether it did."""
     data = plan.config.data
     crop = data.crop or card.image_sizes[0][:2]
@@ -287,7 +294,7 @@ def plan_scale(plan: Plan, card: DataCard, costs: Costs, seconds: float) -> bool
     return True
 
 
-def plan_length(plan: Plan, num_train: int, num_val: int, costs: Costs | None, left: float | None) -> None:
+def plan_length(plan: Plan[AnyConfig], num_train: int, num_val: int, costs: Costs | None, left: float | None) -> None:
     """Settle the number of iterations and how often to validate.
 
     Args:

@@ -9,8 +9,9 @@ from torch import nn
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine.batch_norm import SMALL_BATCH
+from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.model_file import card_of
-from pixelwise.engine.plan import Plan
+from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.errors import RequestError
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
 
@@ -19,7 +20,7 @@ BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 MUCH_SMALLER = 0.5  # of the image's area
 
 
-def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
+def plan_normalisation(plan: Plan[AnyConfig], dataset: Dataset) -> None:
     """Settle whether each image is normalised by itself; the data card says what suits the data."""
     card = dataset.card
     mean = _published_mean(plan, card)
@@ -36,7 +37,7 @@ def plan_normalisation(plan: Plan, dataset: Dataset) -> None:
     dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
 
 
-def _published_mean(plan: Plan, card: DataCard) -> tuple[float, ...] | None:
+def _published_mean(plan: Plan[AnyConfig], card: DataCard) -> tuple[float, ...] | None:
     """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
     config = plan.config
     if config.weights is None or config.data.mean is not None or config.data.normalise_per_image is not None:
@@ -64,7 +65,7 @@ def _subtract(mean: tuple[float, ...], card: DataCard) -> Normalisation:
     )
 
 
-def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
+def plan_class_weights(plan: Plan[TrainConfig], dataset: Dataset) -> None:
     """Settle the class weights where the configuration leaves them to the data."""
     loss = plan.config.loss
     if loss.class_weights == "auto":
@@ -73,7 +74,7 @@ def plan_class_weights(plan: Plan, dataset: Dataset) -> None:
         plan.lines.append(f"loss.class_weights = {kind} ({reason})")
 
 
-def plan_foreground_crops(plan: Plan, card: DataCard) -> None:
+def plan_foreground_crops(plan: Plan[TrainConfig], card: DataCard) -> None:
     """Settle how many windows are laid over less frequent classes; crop and scale are settled before."""
     data = plan.config.data
     if data.foreground_crops is not None:
@@ -92,7 +93,7 @@ def plan_foreground_crops(plan: Plan, card: DataCard) -> None:
         plan.decide(f"windows would often miss rare classes such as {rare[0]}", foreground_crops=FOREGROUND_CROPS)
 
 
-def plan_batch_norm(plan: Plan, model: nn.Module) -> None:
+def plan_batch_norm(plan: Plan[AnyConfig], model: nn.Module) -> None:
     """Settle how batch normalisation trains; the batch size is settled before."""
     size = plan.config.data.batch_size
     assert size is not None

@@ -14,12 +14,14 @@ from typing import Any
 
 from pixelwise.data.loader import Batch, batches
 from pixelwise.engine.batch_norm import set_momentum
-from pixelwise.engine.config import TrainConfig, read_config
+from pixelwise.engine.beginning import Session
+from pixelwise.engine.config import RunConfig, read_config
 from pixelwise.engine.determinism import check_deterministic, deterministic_algorithms
+from pixelwise.engine.listener import Listener, Silent
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from pixelwise.engine.schedule import learning_rate, set_rate
-from pixelwise.engine.session import Listener, Session, Silent, prepare
+from pixelwise.engine.tasks import prepare
 from pixelwise.errors import WorkError
 
 LOG_POINTS = 200  # training events in the log of a whole run, about
@@ -42,7 +44,7 @@ class TrainResult:
     best: dict[str, Any]
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Listener | None = None) -> TrainResult:
+def train(config: RunConfig, out: Path, *, resume: bool = False, listener: Listener | None = None) -> TrainResult:
     """Train a model and leave a run folder.
 
     Args:
@@ -74,7 +76,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, listener: Lis
     return TrainResult(run=run.root, iterations=progress.iteration, seconds=progress.seconds, best=run.read_metrics())
 
 
-def go_on(session: Session, progress: Progress, listener: Listener) -> None:
+def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None:
     """Train from where the progress stands to the end of the run."""
     config, run, model = session.config, session.run, session.model
     assert config.iterations is not None
@@ -120,21 +122,21 @@ def go_on(session: Session, progress: Progress, listener: Listener) -> None:
                 raise KeyboardInterrupt
 
 
-def stalled(config: TrainConfig, progress: Progress) -> bool:
+def stalled(config: RunConfig, progress: Progress) -> bool:
     """Say whether so many validations brought no better score that training ends (`early_stop`)."""
     if not config.early_stop or not config.val_every or progress.best_score is None:
         return False
     return (progress.iteration - progress.best_iteration) // config.val_every >= config.early_stop
 
 
-def _early(config: TrainConfig, progress: Progress) -> str:
+def _early(config: RunConfig, progress: Progress) -> str:
     return (
         f"stopped early at iteration {progress.iteration} of {config.iterations}: no better score in "
         f"{config.early_stop} validations, the best was at iteration {progress.best_iteration}"
     )
 
 
-def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
+def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from."""
     run = session.run
     session.measure_statistics()
@@ -145,7 +147,7 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
             f"kept. Lower optimizer.lr; {run.root} keeps the last good state."
         )
     scores = evaluation.to_json()
-    score = scores["metrics"]["miou"] or 0.0
+    score = scores["metrics"][session.metric] or 0.0
     better = progress.best_score is None or score > progress.best_score
     if better:
         progress.best_score, progress.best_iteration = score, progress.iteration
@@ -158,7 +160,9 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
         "iteration": progress.iteration,
         "loss": evaluation.loss,
         **scores["metrics"],
-        "per_class_iou": {name: row["iou"] for name, row in scores["per_class"].items()},
+        f"per_class_{session.class_metric}": {
+            name: row[session.class_metric] for name, row in scores["per_class"].items()
+        },
         "best": better,
         "seconds": round(progress.seconds, 3),
     }
@@ -167,12 +171,12 @@ def validate_and_save(session: Session, progress: Progress) -> dict[str, Any]:
     return event
 
 
-def count_parameters(session: Session) -> int:
+def count_parameters(session: Session[Any]) -> int:
     """Return the number of parameters of a session's model."""
     return sum(parameter.numel() for parameter in session.model.parameters())
 
 
-def _train_event(session: Session, progress: Progress, rate: float) -> dict[str, Any]:
+def _train_event(session: Session[Any], progress: Progress, rate: float) -> dict[str, Any]:
     batch_size = (session.config.data.batch_size or 1) * session.config.optimizer.accumulate
     return {
         "event": "train",

@@ -1,0 +1,31 @@
+"""Who hears how training goes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Listener(Protocol):
+    """Who wants to hear how training goes: the command line, a notebook, nobody."""
+
+    def say(self, line: str) -> None:
+        """Take a sentence for people."""
+
+    def step(self, iteration: int, iterations: int, loss: float) -> None:
+        """Take note of an iteration."""
+
+    def validated(self, event: dict[str, Any]) -> None:
+        """Take the scores of a validation."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def say(self, line: str) -> None:
+        """Ignore a sentence."""
+
+    def step(self, iteration: int, iterations: int, loss: float) -> None:
+        """Ignore an iteration."""
+
+    def validated(self, event: dict[str, Any]) -> None:
+        """Ignore scores."""
