@@ -142,13 +142,7 @@ def create_model(
     name = model_info(name).name
     known = model_options(name)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    for key in options:
-        if key not in known:
-            raise RequestError(
-                f"model {name!r} has no option {key!r}; closest: {closest(key, known) or 'none'}. "
-                f"Its options: {', '.join(known) or 'none'}."
-            )
-        _check_option(name, key, options[key], known[key].default)
+    check_options(name, known, options)
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise RequestError(f"{key} is {value!r}; accepted: a whole number from 1. Count your {key[4:]}.")
@@ -156,6 +150,17 @@ def create_model(
     if weights is not None:
         load_weights(model, Path(weights))
     return model
+
+
+def check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, object]) -> None:
+    """Refuse options that a builder does not know, or whose type is not its default's."""
+    for key, value in options.items():
+        if key not in known:
+            raise RequestError(
+                f"model {name!r} has no option {key!r}; closest: {closest(key, known) or 'none'}. "
+                f"Its options: {', '.join(known) or 'none'}."
+            )
+        _check_option(name, key, value, known[key].default)
 
 
 def _check_option(name: str, key: str, value: object, default: object) -> None:

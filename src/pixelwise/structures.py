@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -127,6 +128,17 @@ def aux_weights_of(model: nn.Module) -> tuple[float, ...]:
     weights = getattr(model, "aux_weights", ())
     assert isinstance(weights, tuple), f"{type(model).__name__} declares aux_weights={weights!r}, not a tuple"
     return weights
+
+
+def classifier_strides_of(model: nn.Module) -> Mapping[str, int]:
+    """Return the layers for which a paper states a field of view, with their stride in the classifier they are from.
+
+    Such a layer lies on a denser grid now, but each cell still stands for the pixels that it stood for there. A model
+    declares them as `classifier_strides`; most have none.
+    """
+    strides = getattr(model, "classifier_strides", {})
+    assert isinstance(strides, Mapping), f"{type(model).__name__} declares classifier_strides={strides!r}, no mapping"
+    return strides
 
 
 def check_images(images: Tensor, *, in_channels: int, size_rule: SizeRule) -> None:

@@ -149,6 +149,20 @@ def test_describe_as_text_says_what_was_asked(pixelwise) -> None:
     assert "alias" not in asked.out
 
 
+def test_describe_shows_the_decks_tables(pixelwise) -> None:
+    deeplab = pixelwise("describe", "deeplabv1_vgg16_4x4_r8", "--num-classes", "21").out
+    assert "\nparameters      65,140,565 (65.1 M)\n" in deeplab
+    assert "\nfield of view   224 x 224 pixels at fc6, 4 x 4 at rate 8\n" in deeplab
+    (fc6,) = (line.split() for line in deeplab.splitlines() if line.startswith("fc6 "))
+    assert " ".join(fc6) == "fc6 convolution 4 x 4 8 1 x 1 4096 x 67 x 67 404 x 404 33,558,528 301.25"
+    context = pixelwise("describe", "context_large", "--num-classes", "21").out
+    assert "\nreceptive field 67 x 67 cells\n" in context
+    rows = [" ".join(line.split()) for line in context.splitlines() if " convolution " in line]
+    assert rows[5] == "ctx_conv5_1 convolution 3 x 3 16 1 x 1 672 x 68 x 68 65 x 65 2,032,800 18.79"
+    described = json.loads(pixelwise("describe", "context_basic", "--json").out)
+    assert described["layers"][4].items() >= {"dilation": [2, 2], "receptive_field": [9, 9]}.items()
+
+
 def test_train_as_json(pixelwise, data, quick, tmp_path) -> None:
     outcome = pixelwise("train", data, "--out", tmp_path / "run", "--json", *quick)
     result = json.loads(outcome.out)

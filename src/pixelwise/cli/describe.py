@@ -9,7 +9,9 @@ import click
 from pixelwise.cli.output import json_option, print_json, table
 
 if TYPE_CHECKING:
-    from pixelwise.engine.describe import Description
+    from collections.abc import Sequence
+
+    from pixelwise.engine.describe import Description, LayerRow
 
 
 @click.command("describe", short_help="Describe a model.")
@@ -27,7 +29,11 @@ def command(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Describe the model NAME: layer table, parameters, receptive field, legal sizes, FLOPs, fidelity, source."""
+    """Describe the model NAME: layer table, parameters, receptive field, legal sizes, FLOPs, fidelity, source.
+
+    NAME may be a module of a paper too: context_basic or context_large. They take score maps, so their receptive
+    fields are in cells of these.
+    """
     from pixelwise.engine.describe import describe, read_options
 
     description = describe(
@@ -44,18 +50,24 @@ def command(
 
 
 def _text(d: Description) -> str:
-    field = "the whole image"
+    field, unit = "the whole image", "cells" if d.task == "module" else "pixels"
     if d.receptive_field is not None and d.receptive_field_smallest is not None:
-        field = f"{_by(d.receptive_field)} pixels"
+        field = f"{_by(d.receptive_field)} {unit}"
         if d.receptive_field != d.receptive_field_smallest:
             field += f" (down to {_by(d.receptive_field_smallest)}, by position in the pooling grid)"
+    views = [
+        f"{_by(row.field_of_view)} pixels at {row.name}, {_by(row.kernel)} at rate {row.dilation[0]}"
+        for row in d.layers
+        if row.field_of_view is not None
+    ]
     facts = [
         *([("also called", ", ".join(d.aliases))] if d.aliases else []),
         ("system", f"{d.family}, {d.task}, {d.year}"),
         ("paper", d.paper),
         ("fidelity", f"{d.fidelity}: {d.source}"),
-        ("parameters", f"{d.parameters:,}"),
+        ("parameters", f"{d.parameters:,} ({d.parameters / 1e6:,.1f} M)"),
         ("receptive field", field),
+        *([("field of view", "; ".join(views))] if views else []),
         ("output stride", str(d.output_stride)),
         ("legal sizes", d.legal_sizes),
         ("input", f"{_by(d.input_size)}, {d.in_channels} channel{'s' if d.in_channels > 1 else ''}"),
@@ -63,20 +75,28 @@ def _text(d: Description) -> str:
         ("FLOPs", f"{d.flops / 1e9:,.1f} G for one image (a multiply-add is two)"),
         ("options", ", ".join(f"{key}={value}" for key, value in d.options.items()) or "none"),
     ]
-    head = ("layer", "kind", "kernel", "stride", "output", "parameters")
-    rows = [
-        (
+    lines = [f"{key:16}{value}" for key, value in facts]
+    return "\n".join([d.name, *lines, "", _layer_table(d.layers)])
+
+
+def _layer_table(layers: Sequence[LayerRow]) -> str:
+    head = ("layer", "kind", "kernel", "dilation", "stride", "output", "receptive field", "parameters", "G FLOPs")
+    rows = []
+    for row in layers:
+        windowed = row.kind in _WINDOWED
+        cells = (
             row.name or "-",
             row.kind,
-            _by(row.kernel) if row.kind in _WINDOWED else "",
-            _by(row.stride) if row.kind in _WINDOWED else "",
+            _by(row.kernel) if windowed else "",
+            " x ".join(map(str, dict.fromkeys(row.dilation))) if windowed else "",
+            _by(row.stride) if windowed else "",
             _by(row.output),
+            "all" if row.receptive_field is None else _by(row.receptive_field),
             f"{row.parameters:,}" if row.parameters else "",
+            f"{row.flops / 1e9:,.2f}" if row.flops else "",
         )
-        for row in d.layers
-    ]
-    lines = [f"{key:16}{value}" for key, value in facts]
-    return "\n".join([d.name, *lines, "", table([head, *rows], right=(5,))])
+        rows.append(cells)
+    return table([head, *rows], right=(3, 7, 8))
 
 
 _WINDOWED = ("convolution", "up-convolution", "max pool", "average pool")

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
+from pixelwise.engine.layer_fields import field_of_view, fields_by_layer
 from pixelwise.engine.layer_table import Layer, layer_table, output_stride, receptive_fields
 from pixelwise.engine.model_file import Option, build_twin
 from pixelwise.errors import RequestError
 from pixelwise.models import model_info, model_options
-from pixelwise.structures import size_rule_of
+from pixelwise.models.parts import PARTS, create_part, part_options
+from pixelwise.structures import classifier_strides_of, size_rule_of
 
 
 class LayerRow(BaseModel):
-    """One line of the printed layer table; sizes are (C, H, W), FLOPs are for one image."""
+    """One line of the printed layer table; sizes are (C, H, W), FLOPs are for one image.
+
+    Attributes:
+        receptive_field: [height, width] in input pixels of the unit that sees most; None where it is the whole image.
+        field_of_view: [height, width] in pixels of the layer's own window, for layers whose paper states it; see
+            `layer_fields.field_of_view`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +34,10 @@ class LayerRow(BaseModel):
     kind: str
     kernel: list[int]
     stride: list[int]
+    dilation: list[int]
     output: list[int]
+    receptive_field: list[int] | None
+    field_of_view: list[int] | None
     parameters: int
     flops: int
 
@@ -75,22 +88,26 @@ def describe(
     """Describe a model without allocating its weights.
 
     Args:
-        name: a name of `list_models()`, or an alias of one.
+        name: a name of `list_models()`, an alias of one, or a module of `models.parts`, such as "context_basic".
         num_classes: K of the head.
-        in_channels: C of the image; None takes the system's own (1 for the paper's U-Net).
+        in_channels: C of the image; None takes the system's own (1 for the paper's U-Net, K for a module).
         input_size: (H, W); None takes the paper's or the usual size. An illegal one raises `RequestError`
             that names the nearest legal sizes.
         options: the model's own options.
     """
-    info = model_info(name)
+    part = name in PARTS
+    info = PARTS[name] if part else model_info(name)
     if in_channels is None:
-        in_channels = int(inspect.signature(info.build).parameters["in_channels"].default)
-    model = build_twin(name, num_classes=num_classes, in_channels=in_channels, options=options)
+        own = inspect.signature(info.build).parameters.get("in_channels")
+        in_channels = num_classes if own is None else int(own.default)
+    build = _build_part if part else build_twin
+    model = build(name, num_classes=num_classes, in_channels=in_channels, options=options)
     rule = size_rule_of(model)
     size = input_size or info.input_size
     layers = layer_table(model, in_channels=in_channels, input_size=size)
     largest, smallest = _field_extremes(layers, rule.period)
-    defaults = {key: parameter.default for key, parameter in model_options(name).items()}
+    known = part_options(name) if part else model_options(name)
+    defaults = {key: parameter.default for key, parameter in known.items()}
     return Description(
         name=info.name,
         aliases=list(info.aliases),
@@ -111,8 +128,13 @@ def describe(
         input_size=list(size),
         output_size=list(layers[-1].shape[1:]),
         flops=sum(layer.flops for layer in layers),
-        layers=[_row(layer) for layer in layers],
+        layers=_rows(layers, period=rule.period, classifier_strides=classifier_strides_of(model)),
     )
+
+
+def _build_part(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
+    with torch.device("meta"):
+        return create_part(name, num_classes=num_classes, in_channels=in_channels, **options)
 
 
 def read_options(settings: Sequence[str]) -> dict[str, Option]:
@@ -138,14 +160,22 @@ def _field_extremes(layers: list[Layer], period: int) -> tuple[list[int] | None,
     return [max(fields) for fields in known], [min(fields) for fields in known]
 
 
-def _row(layer: Layer) -> LayerRow:
-    windows = layer.windows or ()
-    return LayerRow(
-        name=layer.name,
-        kind=layer.kind,
-        kernel=[window.kernel for window in windows],
-        stride=[window.stride for window in windows],
-        output=list(layer.shape),
-        parameters=layer.parameters,
-        flops=layer.flops,
-    )
+def _rows(layers: Sequence[Layer], *, period: int, classifier_strides: Mapping[str, int]) -> list[LayerRow]:
+    rows = []
+    for index, (layer, field) in enumerate(zip(layers, fields_by_layer(layers, period=period), strict=True)):
+        windows = layer.windows or ()
+        cell = classifier_strides.get(layer.name)
+        row = LayerRow(
+            name=layer.name,
+            kind=layer.kind,
+            kernel=[window.kernel for window in windows],
+            stride=[window.stride for window in windows],
+            dilation=[window.dilation for window in windows],
+            output=list(layer.shape),
+            receptive_field=None if field is None else list(field),
+            field_of_view=None if cell is None else list(field_of_view(layers, index, cell=cell)),
+            parameters=layer.parameters,
+            flops=layer.flops,
+        )
+        rows.append(row)
+    return rows

@@ -38,6 +38,8 @@ N(0, 2 / fan_in); `pool3_ms`, to which the release gives no filler and hence zer
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -80,6 +82,7 @@ class Head(VGG16Trunk):
     """
 
     size_rule = SizeRule(period=STRIDE)
+    classifier_strides: ClassVar[dict[str, int]] = {"fc6": 32}  # behind VGG-16's five pools of stride 2
 
     def __init__(
         self,

@@ -64,6 +64,8 @@ class ASPP(VGG16Trunk):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.branches = range(1, len(rates) + 1)
+        # Fields of view are those of fc6, whose cells lie behind five pools of stride 2 in VGG-16.
+        self.classifier_strides = {f"fc6_{branch}": 32 for branch in self.branches}
         self.pool1 = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
         self.pool3 = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
