@@ -227,7 +227,7 @@ def test_memory_that_runs_out(refused, trained, data, tmp_path, monkeypatch, pro
     def fail(*_: object, **__: object) -> None:
         raise problem
 
-    monkeypatch.setattr("pixelwise.engine.predict.predict_logits", fail)
+    monkeypatch.setattr("pixelwise.engine.passes.predict_logits", fail)
     message = refused("predict", trained, data / "images/val", "--out", tmp_path / "out", code=code).err
     assert "memory ran out. Use a smaller --tile, crop or batch" in message
 
@@ -236,6 +236,6 @@ def test_errors_of_our_own_are_not_hidden(pixelwise, trained, data, tmp_path, mo
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("pixelwise.engine.predict.predict_logits", fail)
+    monkeypatch.setattr("pixelwise.engine.passes.predict_logits", fail)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         pixelwise("predict", trained, data / "images/val", "--out", tmp_path / "out")

@@ -105,6 +105,6 @@ def test_scores_show_protocol_and_classes() -> None:
         }
     )
     assert "  mean accuracy           -\n" in text
-    assert "  on 3 images of 'val' at the labels' own size, averaged with mirror images\n" in text
+    assert "  on 3 images of 'val' at the labels' own size, joined with mirror images\n" in text
     assert "  one matrix; ignored: none\n" in text
     assert text.splitlines()[-1].split() == ["coin", "0.5000", "-", "12", "absent"]

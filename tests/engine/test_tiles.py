@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise.engine.layer_table import layer_table, receptive_fields
-from pixelwise.engine.predict import predict_logits
+from pixelwise.engine.passes import predict_logits
 from pixelwise.engine.tiles import Span, mirror, plan_spans
 from pixelwise.errors import RequestError
 from pixelwise.models import create_model

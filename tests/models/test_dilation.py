@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelwise.engine.layer_table import input_span, layer_table
-from pixelwise.engine.predict import predict_logits
+from pixelwise.engine.passes import predict_logits
 from pixelwise.errors import RequestError
 from pixelwise.layers.dilate import dilate
 from pixelwise.models.dilation import (

@@ -13,6 +13,7 @@ from pixelwise.engine.config import read_config
 from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.predict import Segmenter, load_segmenter
 from pixelwise.engine.run_folder import RunFolder
+from pixelwise.engine.views import Fusion, Views
 from pixelwise.errors import RequestError, closest
 
 
@@ -31,6 +32,11 @@ def evaluate(
     boundary_class: str | None = None,
     tile: int | None = None,
     flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    fusion: Fusion | None = None,
+    window: int | None = None,
+    stride: float | None = None,
+    long_side: int | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set.
@@ -42,14 +48,30 @@ def evaluate(
         names: file that names the items to score, one a line, instead of a split.
         metrics: scores beside those of the confusion matrix; see `pixelwise.engine.scoring.METRICS`.
         boundary_class: name of the class between objects, where dataset.json does not say it.
-        tile: input side of a window; None as in prediction.
-        flip: average over the image and its mirror image.
+        tile: input side of a seamless tile; None as in prediction.
+        flip: join with the mirror image.
+        scales: sizes of the image whose scores are joined, as factors of its own.
+        fusion: how views are joined: "prob_mean" (the default), "flip_logit_sum", "logit_mean" or "max"; see
+            `pixelwise.engine.views`.
+        window: side of sliding windows, which are averaged where they overlap, as PSPNet was tested.
+        stride: step between windows, as a share of their side; None takes two thirds.
+        long_side: pixels of the image's longer side at scale 1, instead of its own size.
         on_image: called with images done and in all.
 
     Returns:
         `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix`, `per_image` and details of the scores.
     """
+    views = Views(
+        scales=tuple(scales),
+        flip=flip,
+        fusion=fusion,
+        tile=tile,
+        window=window,
+        stride=stride,
+        long_side=long_side,
+    )
     segmenter = load(run)
+    segmenter.check(views)
     folder = open_dataset(Path(data), **lists_of(Path(run), Path(data)))
     items, split = choose_items(folder, split, names)
     dataset = with_boundary(scan_for(segmenter, folder, items), boundary_class)
@@ -59,8 +81,7 @@ def evaluate(
         items,
         split=split,
         metrics=metrics,
-        tile=tile,
-        flip=flip,
+        views=views,
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     ).to_json()
 

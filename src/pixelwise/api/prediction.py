@@ -15,6 +15,7 @@ from pixelwise.api.evaluation import load
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
+from pixelwise.engine.views import Fusion, Views
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable, npy, picture_png, write_atomically
 
@@ -29,6 +30,8 @@ class Predicted:
         peak_memory_mb: largest memory of the process so far; None on Windows, which does not count it so.
         num_objects: objects of all images, None where none were asked for.
         num_boxes: boxes that were seen one by one, in all images; None where images were seen whole.
+        window: (height, width) of the sliding windows; None where there were none.
+        num_windowed: images that were seen through them.
     """
 
     outputs: tuple[Path, ...]
@@ -36,6 +39,8 @@ class Predicted:
     peak_memory_mb: float | None
     num_objects: int | None
     num_boxes: int | None = None
+    window: tuple[int, int] | None = None
+    num_windowed: int = 0
 
 
 def predict(
@@ -45,6 +50,11 @@ def predict(
     out: str | Path,
     tile: int | None = None,
     flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    fusion: Fusion | None = None,
+    window: int | None = None,
+    stride: float | None = None,
+    long_side: int | None = None,
     overlay: bool = False,
     probabilities: bool = False,
     instances: bool = False,
@@ -59,8 +69,14 @@ def predict(
         run: run folder or model file.
         inputs: image files, folders of images, or glob patterns.
         out: folder for the results.
-        tile: input side of a window; None sees images up to 1024 x 1024 at once and cuts larger ones.
-        flip: average over the image and its mirror image.
+        tile: input side of a seamless tile; None sees images up to 1024 x 1024 at once and cuts larger ones.
+        flip: join with the mirror image.
+        scales: sizes of the image whose scores are joined, as factors of its own.
+        fusion: how views are joined: "prob_mean" (the default), "flip_logit_sum", "logit_mean" or "max"; see
+            `pixelwise.engine.views`.
+        window: side of sliding windows, which are averaged where they overlap, as PSPNet was tested.
+        stride: step between windows, as a share of their side; None takes two thirds.
+        long_side: pixels of the image's longer side at scale 1, instead of its own size.
         overlay: write NAME_overlay.png too, the image under the classes' colours.
         probabilities: write NAME.npy too, float16 (K, H, W).
         instances: write NAME_instances.png too, 16-bit object ids, and objects.csv, a row for each object.
@@ -75,6 +91,15 @@ def predict(
         WorkError: if results cannot be written.
     """
     started = time.perf_counter()
+    views = Views(
+        scales=tuple(scales),
+        flip=flip,
+        fusion=fusion,
+        tile=tile,
+        window=window,
+        stride=stride,
+        long_side=long_side,
+    )
     images = find_images(inputs)
     if not instances and (object_method or object_classes):
         raise RequestError(
@@ -92,12 +117,15 @@ def predict(
                 "with models that see them box by box (deconvnet_vgg16, edeconvnet). Leave it out."
             )
         segmenter = replace(segmenter, instance_wise=None)
+    segmenter.check(views)
     num_boxes: list[int] = []
+    windows: list[tuple[int, int]] = []
     rule = object_rule(segmenter.card, method=object_method, classes=object_classes) if instances else None
     rows: list[tuple[object, ...]] = []
     check_writable(Path(out))
     for done, path in enumerate(images, start=1):
-        prediction = segmenter.predict(path, tile=tile, flip=flip)
+        prediction = segmenter.view(path, views)
+        windows += [] if prediction.window is None else [prediction.window]
         num_boxes += [] if prediction.num_boxes is None else [prediction.num_boxes]
         for place, ending in zip(outputs[path], endings, strict=True):
             if ending == ".png":
@@ -124,6 +152,8 @@ def predict(
         peak_memory_mb=_peak_memory_mb(),
         num_objects=len(rows) if instances else None,
         num_boxes=sum(num_boxes) if num_boxes else None,
+        window=max(windows, default=None),
+        num_windowed=len(windows),
     )
 
 

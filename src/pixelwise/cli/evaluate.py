@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, listed, print_json, scores_text
+from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, scores_text, share, view_options
+
+if TYPE_CHECKING:
+    from pixelwise.engine.views import Fusion
 
 
 @click.command("evaluate", short_help="Score a run on a data set.")
@@ -16,8 +20,8 @@ from pixelwise.cli.output import Reporter, json_option, listed, print_json, scor
 @click.option("--list", "names", type=click.Path(path_type=Path), help="File that names the items to score.")
 @click.option("--metrics", metavar="M,N", help="More scores, such as boundary_iou,bf,vrand,vinfo,seg,ap,pq.")
 @click.option("--boundary-class", metavar="NAME", help="The class between objects, where dataset.json is silent.")
-@click.option("--tile", type=int, help="Input side of a window in pixels.")
-@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
+@click.option("--tile", type=int, help="Input side of a seamless tile in pixels.")
+@view_options
 @json_option
 def command(
     run: Path,
@@ -28,6 +32,11 @@ def command(
     boundary_class: str | None,
     tile: int | None,
     flip: bool,
+    scales: str | None,
+    fusion: str | None,
+    window: int | None,
+    stride: str | None,
+    long_side: int | None,
     as_json: bool,
 ) -> None:
     """Score RUN (a run folder or model file) on DATA, at the labels' own size.
@@ -47,6 +56,11 @@ def command(
             boundary_class=boundary_class,
             tile=tile,
             flip=flip,
+            scales=numbers("--scales", scales) or (1.0,),
+            fusion=cast("Fusion | None", fusion),
+            window=window,
+            stride=None if stride is None else share("--stride", stride),
+            long_side=long_side,
             on_image=lambda done, total: reporter.advance("scoring", done, total),
         )
     finally:

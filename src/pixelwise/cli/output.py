@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+from pixelwise.errors import RequestError
+
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
+
+
+def view_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of how an image is looked at."""
+    options = (
+        click.option("--flip", is_flag=True, help="Join with the mirror image."),
+        click.option("--scales", metavar="A,B", help="Sizes to join, as factors: 0.5,0.75,1,1.25,1.5,1.75."),
+        click.option(
+            "--fusion",
+            metavar="RULE",
+            help="How views are joined: prob_mean, flip_logit_sum, logit_mean or max.  [default: prob_mean]",
+        ),
+        click.option("--window", type=int, help="Side of sliding windows in pixels, averaged where they overlap."),
+        click.option("--stride", metavar="SHARE", help="Step between windows, as a share of them.  [default: 2/3]"),
+        click.option("--long-side", type=int, help="Pixels of the longer side at scale 1, not the image's own."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def print_json(value: object) -> None:
@@ -55,6 +77,26 @@ def listed(given: str | None) -> list[str]:
     return [word.strip() for word in (given or "").split(",") if word.strip()]
 
 
+def numbers(option: str, given: str | None) -> tuple[float, ...]:
+    """Read the comma-separated numbers of an option."""
+    return tuple(_number(option, word, "numbers such as 0.5,0.75,1") for word in listed(given))
+
+
+def share(option: str, given: str) -> float:
+    """Read a share, such as 2/3 or 0.5."""
+    above, slash, below = given.partition("/")
+    accepted = "a share such as 2/3 or 0.5"
+    divisor = _number(option, below, accepted) if slash else 1.0
+    return _number(option, above, accepted) / divisor if divisor else math.inf
+
+
+def _number(option: str, word: str, accepted: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise RequestError(f"{option}: {word!r} is no number; accepted: {accepted}. Correct it.") from None
+
+
 def scores_text(result: dict[str, Any]) -> str:
     """Show an evaluation: the scores, the protocol beside them, and the table per class."""
     from pixelwise.metrics.names import METRIC_NAMES
@@ -66,7 +108,7 @@ def scores_text(result: dict[str, Any]) -> str:
     names = {key: METRIC_NAMES[key].name if key in METRIC_NAMES else key for key in metrics}
     lines = [f"  {names[key]:24}{percent(value)}" for key, value in metrics.items()]
     images = f"{result['num_images']} image{'s' if result['num_images'] > 1 else ''}"
-    flip = ", averaged with mirror images" if protocol.get("flip") else ""
+    flip = ", joined with mirror images" if protocol.get("flip") else ""
     return "\n".join(
         [
             *lines,

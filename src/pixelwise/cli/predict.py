@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, listed, print_json
+from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, share, view_options
+
+if TYPE_CHECKING:
+    from pixelwise.engine.views import Fusion
 
 
 @click.command("predict", short_help="Segment images of any size.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option("--tile", type=int, help="Input side of a window in pixels; large images are cut by themselves.")
-@click.option("--flip", is_flag=True, help="Average over the image and its mirror image.")
+@click.option("--tile", type=int, help="Input side of a seamless tile in pixels; large images are cut by themselves.")
+@view_options
 @click.option("--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image.")
 @click.option("--probabilities", is_flag=True, help="Write NAME.npy too: float16 (classes, height, width).")
 @click.option("--instances", is_flag=True, help="Write NAME_instances.png too: 16-bit object ids; and objects.csv.")
@@ -33,6 +36,11 @@ def command(
     out: Path,
     tile: int | None,
     flip: bool,
+    scales: str | None,
+    fusion: str | None,
+    window: int | None,
+    stride: str | None,
+    long_side: int | None,
     overlay: bool,
     probabilities: bool,
     instances: bool,
@@ -56,6 +64,11 @@ def command(
             out=out,
             tile=tile,
             flip=flip,
+            scales=numbers("--scales", scales) or (1.0,),
+            fusion=cast("Fusion | None", fusion),
+            window=window,
+            stride=None if stride is None else share("--stride", stride),
+            long_side=long_side,
             overlay=overlay,
             probabilities=probabilities,
             instances=instances,
@@ -70,9 +83,14 @@ def command(
         values = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
         objects = {} if result.num_objects is None else {"num_objects": result.num_objects}
         boxes = {} if result.num_boxes is None else {"num_boxes": result.num_boxes}
-        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **boxes})
+        windows = {} if result.window is None else {"window": result.window, "num_windowed": result.num_windowed}
+        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **boxes, **windows})
         return
     memory = "" if result.peak_memory_mb is None else f", {result.peak_memory_mb:.0f} MB at most"
     objects_found = "" if result.num_objects is None else f", {result.num_objects} objects"
     seen = "" if result.num_boxes is None else f", seen box by box ({result.num_boxes} boxes)"
+    if result.window is not None:
+        height, width = result.window
+        images = f"{result.num_windowed} image{'s' if result.num_windowed > 1 else ''}"
+        seen += f", {images} seen through windows of {height} x {width}"
     click.echo(f"{len(result.outputs)} files in {out}{objects_found}{seen}, {result.seconds:.1f} s{memory}")

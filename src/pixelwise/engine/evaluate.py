@@ -16,6 +16,7 @@ from pixelwise.data.scan import Dataset
 from pixelwise.engine.objects import Objects, find_objects, given_objects, object_rule
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.scoring import OBJECTS, BorderSplit, Case, Known, Reliability, Tally, build_tallies, check_metrics
+from pixelwise.engine.views import STRIDE, Views
 from pixelwise.metrics import confusion_matrix, semantic_scores
 
 Protocol = dict[str, str | int | float | bool | None]
@@ -78,8 +79,7 @@ def evaluate_items(
     *,
     split: str,
     metrics: Sequence[str] = (),
-    tile: int | None = None,
-    flip: bool = False,
+    views: Views | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every item and compare it with its labels, at their own size.
@@ -90,18 +90,20 @@ def evaluate_items(
         items: what to score.
         split: name of the set, for the protocol.
         metrics: names of scores beside those of the confusion matrix and the calibration.
-        tile: input side of a window; None as in `Segmenter.predict`.
-        flip: average over mirrored images.
+        views: how images are looked at; None sees them once, in their own size.
         on_image: called with the number of images done.
     """
-    card = segmenter.card
+    card, views = segmenter.card, views or Views()
+    windows: list[tuple[int, int]] = []
+    segmenter.check(views)
     known = known_of(segmenter, dataset, items)
     names = check_metrics(metrics, known)
     rule = object_rule(card) if set(names) & set(OBJECTS) else None
     scorer = Scorer(known, names, with_probabilities=True)
     for done, item in enumerate(items, start=1):
         labels = dataset.labels(item)
-        prediction = segmenter.predict(dataset.image(item), tile=tile, flip=flip)
+        prediction = segmenter.view(dataset.image(item), views)
+        windows += [] if prediction.window is None else [prediction.window]
         case = Case(
             labels=prediction.labels,
             truth=labels,
@@ -112,7 +114,11 @@ def evaluate_items(
         scorer.add(item.name, case)
         if on_image is not None:
             on_image(done)
-    protocol: Protocol = {"split": split, "scale": card.scale, "flip": flip, "tile": tile}
+    protocol: Protocol = {"split": split, "scale": card.scale, **views.protocol()}
+    if windows:
+        height, width = max(windows)
+        where = "" if len(windows) == len(items) else f" for {len(windows)} large images"
+        protocol["window"] = f"{height} x {width}, every {views.stride or STRIDE:.3g} of that, averaged{where}"
     if segmenter.instance_wise is not None:
         protocol["boxes"] = segmenter.instance_wise.num_proposals
     if rule is not None:

@@ -40,6 +40,7 @@ class ModelCard(BaseModel):
         mask_encoding: how the training masks meant classes, such as "index" or "objects"; None where not noted.
         normalisation: from stored values to network input.
         scale: factor by which images are resized before the network sees them.
+        crop: input (height, width) of the training windows; None for whole images, or where not noted.
         input_rule: legal input sizes, in words.
         licence: of the training data, where known.
         iteration: of the training run.
@@ -61,6 +62,7 @@ class ModelCard(BaseModel):
     mask_encoding: str | None = None
     normalisation: Normalisation
     scale: float
+    crop: tuple[int, int] | None = None
     input_rule: str
     licence: str | None
     iteration: int

@@ -1,27 +1,29 @@
-"""From an image of any size to a label map of the same size: scaling, tiling, boxes, flips and back."""
+"""From an image of any size to a label map of the same size, by the way that suits image, model and request."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pixelwise.data.folder import mask_png
 from pixelwise.data.images import AnyArray, as_channels, read_image
-from pixelwise.data.normalise import resize_image, scaled_size
+from pixelwise.data.normalise import scaled_size
 from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
 from pixelwise.engine.model_file import ModelCard, build_twin, load_model
-from pixelwise.engine.tiles import mirror, plan_spans
+from pixelwise.engine.passes import Pass, predict_probabilities
+from pixelwise.engine.views import STRIDE, Fusion, Views
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.structures import size_rule_of
@@ -31,81 +33,6 @@ if TYPE_CHECKING:
 
 WHOLE_IMAGE_PIXELS = 1024 * 1024  # larger images are cut into tiles
 TILE = 512  # kept pixels of a tile, about
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module, image: NDArray[np.float32], *, tile: tuple[int, int] | None = None, halo: int = 0
-) -> Tensor:
-    """Run a model over a normalised image of any size.
-
-    Args:
-        model: a semantic model in evaluation mode.
-        image: float32 (H, W, C).
-        tile: input (height, width) of a window; None sees the whole image at once.
-        halo: pixels at the inner borders of padded windows that are predicted but not kept.
-
-    Returns:
-        float32 (K, H, W) on the model's device.
-    """
-    rule = size_rule_of(model)
-    rows = plan_spans(image.shape[0], rule, tile=tile and tile[0], halo=halo)
-    columns = plan_spans(image.shape[1], rule, tile=tile and tile[1], halo=halo)
-    first = next(model.parameters())
-    result: Tensor | None = None
-    for row in rows:
-        for column in columns:
-            window = torch.from_numpy(mirror(image, row, column)).to(first.device)
-            batch = window.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)  # (1, C, h, w)
-            logits = model(batch).logits[0].float()  # (K, h - 2 margin, w - 2 margin)
-            if result is None:
-                result = logits.new_empty(logits.shape[0], *image.shape[:2])
-            top, left = row.start + rule.margin, column.start + rule.margin
-            kept = logits[:, row.first - top : row.stop - top, column.first - left : column.stop - left]
-            result[:, row.first : row.stop, column.first : column.stop] = kept
-    assert result is not None
-    return result
-
-
-def predict_probabilities(
-    model: nn.Module,
-    card: ModelCard,
-    image: AnyArray,
-    *,
-    tile: tuple[int, int] | None = None,
-    halo: int = 0,
-    flip: bool = False,
-) -> Tensor:
-    """Return class probabilities, float32 (K, H, W), at the size of a raw image (H, W, C).
-
-    With `flip`, the mean of the probabilities of the image and its mirror image. Logits are brought back to the
-    image's size (bilinear, align_corners=False) before the softmax. A model of a largest size sees a larger image
-    shrunk to it.
-    """
-    small = card.normalisation(_within(resize_image(image, card.scale), size_rule_of(model).maximum))
-    total: Tensor | None = None
-    views = [False, True] if flip else [False]
-    for mirrored in views:
-        view = small[:, ::-1] if mirrored else small
-        logits = predict_logits(model, view, tile=tile, halo=halo)
-        logits = logits.flip(2) if mirrored else logits
-        if logits.shape[1:] != image.shape[:2]:
-            size = (image.shape[0], image.shape[1])
-            logits = functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-        probabilities = logits.softmax(dim=0)
-        total = probabilities if total is None else total + probabilities
-    assert total is not None
-    return total / len(views)
-
-
-def _within(image: AnyArray, side: int | None) -> AnyArray:
-    """Return an image (H, W, C) with no side above `side`: a longer one is shrunk, whatever becomes of the shape."""
-    height, width = image.shape[:2]
-    if side is None or max(height, width) <= side:
-        return image
-    size = (min(width, side), min(height, side))
-    channels = (np.ascontiguousarray(image[:, :, channel]) for channel in range(image.shape[2]))
-    return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in channels], axis=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +45,7 @@ class Prediction:
         probabilities: float32 tensor (K, H, W), on the model's device.
         palette: colour of each class.
         num_boxes: boxes that the network saw one by one; None where it saw the image itself.
+        window: (height, width) of the largest sliding windows; None where it saw the image whole or in seamless tiles.
     """
 
     image: AnyArray
@@ -125,6 +53,7 @@ class Prediction:
     probabilities: Tensor
     palette: tuple[tuple[int, int, int], ...]
     num_boxes: int | None = None
+    window: tuple[int, int] | None = None
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the image with the classes' colours over it, uint8 (H, W, 3)."""
@@ -149,25 +78,59 @@ class Segmenter:
     card: ModelCard
     instance_wise: InstanceWise | None = None
 
-    def predict(self, image: AnyArray | Path | str, *, tile: int | None = None, flip: bool = False) -> Prediction:
+    def predict(
+        self,
+        image: AnyArray | Path | str,
+        *,
+        tile: int | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        fusion: Fusion | None = None,
+        window: int | None = None,
+        stride: float | None = None,
+        long_side: int | None = None,
+    ) -> Prediction:
         """Segment an image.
 
         Args:
             image: a path, or an array (H, W) or (H, W, C) with the values of the training images' type.
-            tile: input side of a window in pixels; None sees images up to 1024 x 1024 at once and cuts larger ones.
-            flip: average over the image and its mirror image.
+            tile: input side of a seamless tile in pixels; None sees images up to 1024 x 1024 at once and cuts larger
+                ones.
+            flip: join with the mirror image.
+            scales: sizes of the image that are joined, as factors; see `Views` for these and what follows.
+            fusion: how views are joined.
+            window: side of sliding windows.
+            stride: step between windows, as a share of their side.
+            long_side: pixels of the longer side at scale 1.
 
         Raises:
-            RequestError: if the image cannot be read or its channels are not the model's.
+            RequestError: if the image cannot be read, its channels are not the model's, or the model cannot be used so.
         """
+        views = Views(
+            scales=tuple(scales),
+            flip=flip,
+            fusion=fusion,
+            tile=tile,
+            window=window,
+            stride=stride,
+            long_side=long_side,
+        )
+        return self.view(image, views)
+
+    def view(self, image: AnyArray | Path | str, views: Views) -> Prediction:
+        """Segment an image as `predict` does, with views that are checked already."""
+        self.check(views)
         array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
         if array.ndim == 2:
             array = array[:, :, None]
         name = str(image) if isinstance(image, str | Path) else "the image"
         channels = self._checked(array, name)
-        window, halo = self._windows(array, tile)
-        probabilities, num_boxes = self._by_boxes(channels, flip=flip) or (
-            predict_probabilities(self.model, self.card, channels, tile=window, halo=halo, flip=flip),
+        size = (channels.shape[0], channels.shape[1])
+        passes = [self._pass(size, factor, views) for factor in views.factors(size, self.card.scale)]
+        probabilities, num_boxes = self._by_boxes(channels, flip=views.flip) or (
+            predict_probabilities(
+                self.model, self.card, channels, passes=passes, flip=views.flip, fusion=views.joining
+            ),
             None,
         )
         labels = probabilities.argmax(dim=0).cpu().numpy()
@@ -178,7 +141,38 @@ class Segmenter:
             probabilities=probabilities,
             palette=self.card.palette,
             num_boxes=num_boxes,
+            window=max((step.window for step in passes if step.window), default=None),
         )
+
+    def check(self, views: Views) -> None:
+        """Refuse views that the model cannot take, whatever the image.
+
+        Raises:
+            RequestError: says what to leave out.
+        """
+        rule, name = size_rule_of(self.model), self.card.model
+        resized = "long_side" if views.long_side else "scales" if views.scales != (1.0,) else None
+        if self.instance_wise is not None and (resized or views.window or views.fusion):
+            given = resized or ("window" if views.window else "fusion")
+            raise RequestError(
+                f"{given} has no effect on {name}, which sees an image box by box; accepted: flip, or whole images "
+                f"(--whole-image). Leave {given} out."
+            )
+        if resized and rule.maximum is not None and views.window is None:
+            raise RequestError(
+                f"{resized} has no effect on {name}, which sees images shrunk to {rule.maximum} x {rule.maximum}; "
+                f"accepted: with window, up to {rule.maximum}. Add it, or leave {resized} out."
+            )
+        if views.window is not None and rule.margin:
+            raise RequestError(
+                f"window {views.window}: {name} loses {rule.margin} pixels at each border of its input, and its tiles "
+                "show no seams anyway; accepted: tile. Leave window out."
+            )
+        if views.window is not None and rule.at_least(views.window) < views.window:
+            raise RequestError(
+                f"window {views.window}: {name} sees {rule.maximum} x {rule.maximum} pixels at most; accepted: up to "
+                f"{rule.maximum}. Give a smaller one."
+            )
 
     def _by_boxes(self, image: AnyArray, *, flip: bool) -> tuple[Tensor, int] | None:
         """Return probabilities (K, H, W) and the number of boxes, where an image is to be seen box by box.
@@ -225,33 +219,49 @@ class Segmenter:
             )
         return as_channels(array, wanted)
 
-    def _windows(self, image: AnyArray, tile: int | None) -> tuple[tuple[int, int] | None, int]:
+    def _pass(self, size: tuple[int, int], factor: float, views: Views) -> Pass:
+        """Return how the model gets over an image (height, width) that is resized by a factor."""
         rule = size_rule_of(self.model)
-        height, width = scaled_size((image.shape[0], image.shape[1]), self.card.scale)
+        height, width = scaled_size(size, factor)
+        if views.window is not None:
+            return self._sliding(factor, (views.window, views.window), views.stride or STRIDE)
         if rule.maximum is not None and max(height, width) > rule.maximum:
-            if tile is None:
-                return None, 0
+            if views.tile is None:
+                return Pass(factor=factor)
             raise RequestError(
-                f"tile {tile}: {self.card.model} sees {rule.maximum} x {rule.maximum} pixels at most, an object or an "
-                "image, and cannot be tiled; accepted: no tile. Leave it out."
+                f"tile {views.tile}: {self.card.model} sees {rule.maximum} x {rule.maximum} pixels at most, an object "
+                "or an image, and cannot be tiled; accepted: no tile. Leave it out."
             )
-        if tile is None and height * width <= WHOLE_IMAGE_PIXELS:
-            return None, 0
-        halo = 0 if rule.margin else self.halo()
-        side = rule.at_least(TILE + 2 * halo + 2 * rule.margin) if tile is None else tile
-        return (side, side), halo
+        if views.tile is None and height * width <= WHOLE_IMAGE_PIXELS:
+            return Pass(factor=factor)
+        halo = 0 if rule.margin else self.halo
+        if halo is None and views.tile is not None:
+            raise RequestError(
+                f"tile {views.tile}: {self.card.model} sees the whole image at every pixel, so that its tiles would "
+                f"show seams; accepted: sliding windows, which are averaged. Give window {views.tile} instead."
+            )
+        if halo is None:
+            return self._sliding(factor, self.card.crop or (TILE, TILE), STRIDE)
+        side = rule.at_least(TILE + 2 * halo + 2 * rule.margin) if views.tile is None else views.tile
+        return Pass(factor=factor, tile=(side, side), halo=halo)
 
-    def halo(self) -> int:
-        """Return half the receptive field, rounded up: beyond it a tile's border has no influence."""
+    def _sliding(self, factor: float, window: tuple[int, int], stride: float) -> Pass:
+        rule = size_rule_of(self.model)
+        height, width = (rule.at_least(side) for side in window)
+        # Less a rounding error, so that two thirds of 48 are 32.
+        step = (math.ceil(height * stride - 1e-6), math.ceil(width * stride - 1e-6))
+        return Pass(factor=factor, window=(height, width), step=(max(1, step[0]), max(1, step[1])))
+
+    @cached_property
+    def halo(self) -> int | None:
+        """Half the receptive field, rounded up: beyond it a tile's border has no influence; None for a global one."""
         rule = size_rule_of(self.model)
         card = self.card
         twin = build_twin(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
         size = rule.at_least(256)
         layers = layer_table(twin, in_channels=self.card.in_channels, input_size=(size, size))
         fields = receptive_fields(layers, axis=0, period=rule.period)
-        if fields is None:
-            raise RequestError(f"{self.card.model} sees the whole image at every pixel, so it cannot be tiled.")
-        return -(-max(fields) // 2)
+        return None if fields is None else -(-max(fields) // 2)
 
 
 def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:

@@ -105,6 +105,7 @@ class SemanticSession(Session[Item]):
             mask_encoding=card.mask_encoding.kind,
             normalisation=card.normalisation,
             scale=self.config.data.scale or 1.0,
+            crop=self.config.data.crop,
             input_rule=size_rule_of(self.model).describe(),
             licence=card.licence,
             iteration=iteration,
