@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,18 @@ from pixelwise.data.dataset_file import Colour, DatasetFile
 from pixelwise.data.encoding import MaskEncoding
 from pixelwise.data.hints import Labelled
 from pixelwise.data.normalise import Normalisation
-from pixelwise.data.pairs import Pair
+from pixelwise.data.pairs import Pair, SeenImage
 from pixelwise.data.problems import Finding
 
 LEAST_CONTRAST = 1e-6  # of the intensity range; below, an image is constant but for rounding
 
 
-class DataCard(BaseModel):
-    """What is known of a data set after the scan.
+class ImagesCard(BaseModel):
+    """What is known of a data set after the scan, whatever its truth is.
 
     Attributes:
         classes: names in index order.
-        palette: colours [r, g, b] in the same order; one more is the colour of ignored pixels. None if unknown.
         num_images: images per split.
-        pixel_counts: pixels per split and class; ignored pixels are under "(ignored)".
         image_sizes: [height, width, count] of the training images (of all, without such), most frequent first.
         channels: of the images; grey ones are repeated where some are in colour.
         normalisation: from stored values to network input. The intensity range is the type's for 8 bits, the
@@ -34,9 +32,6 @@ class DataCard(BaseModel):
             image's own where images differ more from each other than within.
         decisions: what was recognised, in sentences.
         images_per_class: images that hold a class, per split and class.
-        cooccurrence: (K, K), images of all splits that hold both classes; the diagonal holds those with one.
-        boundary_class: index of the class that separates objects, such as a membrane; None without one.
-        num_objects: objects per split, None where none are numbered.
         intensity: "min", "max" and "mean" of the stored values of the training images, per channel.
         warnings: number of problems that do not stop training.
     """
@@ -46,25 +41,38 @@ class DataCard(BaseModel):
     name: str
     root: str
     layout: str
-    mask_encoding: MaskEncoding
     classes: tuple[str, ...]
-    palette: tuple[Colour, ...] | None
-    ignore_index: int | None
     licence: str | None
     num_images: dict[str, int]
     split_source: str
-    pixel_counts: dict[str, dict[str, int]]
     image_sizes: list[tuple[int, int, int]]
     channels: int
     dtype: str
     normalisation: Normalisation
     decisions: tuple[str, ...]
     images_per_class: dict[str, dict[str, int]] = {}
+    intensity: dict[str, tuple[float, ...]] = {}
+    warnings: int = 0
+
+
+class DataCard(ImagesCard):
+    """What is known of images with masks.
+
+    Attributes:
+        palette: colours [r, g, b] of the classes; one more is the colour of ignored pixels. None if unknown.
+        pixel_counts: pixels per split and class; ignored pixels are under "(ignored)".
+        cooccurrence: (K, K), images of all splits that hold both classes; the diagonal holds those with one.
+        boundary_class: index of the class that separates objects, such as a membrane; None without one.
+        num_objects: objects per split, None where none are numbered.
+    """
+
+    mask_encoding: MaskEncoding
+    palette: tuple[Colour, ...] | None
+    ignore_index: int | None
+    pixel_counts: dict[str, dict[str, int]]
     cooccurrence: tuple[tuple[int, ...], ...] = ()
     boundary_class: int | None = None
     num_objects: dict[str, int] | None = None
-    intensity: dict[str, tuple[float, ...]] = {}
-    warnings: int = 0
 
 
 def make_card(folder: DatasetFolder, data: Labelled, file: DatasetFile | None, warnings: Sequence[Finding]) -> DataCard:
@@ -79,11 +87,9 @@ def make_card(folder: DatasetFolder, data: Labelled, file: DatasetFile | None, w
     pairs, names, encoding = data.pairs, tuple(data.names), data.encoding
     training = [pair for pair in pairs if pair.item.split == "train"] or list(pairs)
     channels = max(pair.seen.channels for pair in pairs)
-    usual = {"train": 0, "val": 1, "test": 2}
-    splits = sorted({pair.item.split for pair in pairs}, key=lambda split: (usual.get(split, 3), split))
+    splits = in_usual_order(pair.item.split for pair in pairs)
     num_images = {split: sum(pair.item.split == split for pair in pairs) for split in splits}
-    sizes, repeats = np.unique([pair.seen.size for pair in training], axis=0, return_counts=True)
-    order = np.argsort(-repeats, kind="stable")
+    seen = [pair.seen for pair in training]
     return DataCard(
         name=folder.name,
         root=str(folder.root.resolve()),
@@ -96,18 +102,31 @@ def make_card(folder: DatasetFolder, data: Labelled, file: DatasetFile | None, w
         num_images=num_images,
         split_source=folder.split_source,
         pixel_counts={split: _named(data, split) for split in splits},
-        image_sizes=[(int(sizes[i][0]), int(sizes[i][1]), int(repeats[i])) for i in order],
+        image_sizes=sizes_of(seen),
         channels=channels,
         dtype=pairs[0].seen.dtype,
-        normalisation=_normalisation(pairs, training, channels),
+        normalisation=normalisation_of(seen, channels),
         decisions=tuple(_decisions(folder, data, file, num_images, channels, warnings)),
         images_per_class={split: dict(zip(names, map(int, data.held_by(split)), strict=True)) for split in splits},
         cooccurrence=_cooccurrence(data),
         boundary_class=file.boundary_index() if file else None,
         num_objects=_num_objects(pairs, encoding),
-        intensity=_intensity(training, channels),
+        intensity=intensity_of(seen, channels),
         warnings=len(warnings),
     )
+
+
+def in_usual_order(splits: Iterable[str]) -> list[str]:
+    """Return the different ones of some splits: train, val, test, then any others."""
+    usual = {"train": 0, "val": 1, "test": 2}
+    return sorted(set(splits), key=lambda split: (usual.get(split, 3), split))
+
+
+def sizes_of(training: Sequence[SeenImage]) -> list[tuple[int, int, int]]:
+    """Return [height, width, count] of images, most frequent first."""
+    sizes, repeats = np.unique([seen.size for seen in training], axis=0, return_counts=True)
+    order = np.argsort(-repeats, kind="stable")
+    return [(int(sizes[i][0]), int(sizes[i][1]), int(repeats[i])) for i in order]
 
 
 def _named(data: Labelled, split: str) -> dict[str, int]:
@@ -147,14 +166,15 @@ def _num_objects(pairs: Sequence[Pair], encoding: MaskEncoding) -> dict[str, int
     return found
 
 
-def _normalisation(pairs: Sequence[Pair], training: Sequence[Pair], channels: int) -> Normalisation:
+def normalisation_of(training: Sequence[SeenImage], channels: int) -> Normalisation:
+    """Return what brings training images of one type to mean 0 and deviation 1."""
     low, high = 0.0, 255.0
-    if pairs[0].seen.dtype != "uint8":
-        low = min(min(pair.seen.low) for pair in training)
-        high = max(max(pair.seen.high) for pair in training)
+    if training[0].dtype != "uint8":
+        low = min(min(seen.low) for seen in training)
+        high = max(max(seen.high) for seen in training)
         high = high if high > low else low + 1.0
     means, variances = _moments(training, channels)
-    areas = np.array([pair.seen.pixels for pair in training], dtype=np.float64)
+    areas = np.array([seen.pixels for seen in training], dtype=np.float64)
     mean = np.average(means, axis=0, weights=areas)
     std = np.sqrt(np.average(variances + (means - mean) ** 2, axis=0, weights=areas))
     std = np.where(std > LEAST_CONTRAST * (high - low), std, high - low)  # no contrast to bring to one
@@ -167,17 +187,18 @@ def _normalisation(pairs: Sequence[Pair], training: Sequence[Pair], channels: in
     )
 
 
-def _moments(pairs: Sequence[Pair], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(images: Sequence[SeenImage], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and variance of each image and channel, (N, C) each."""
-    means = np.array([np.broadcast_to(pair.seen.mean, channels) for pair in pairs])
-    variances = np.array([np.broadcast_to(pair.seen.variance, channels) for pair in pairs])
+    means = np.array([np.broadcast_to(seen.mean, channels) for seen in images])
+    variances = np.array([np.broadcast_to(seen.variance, channels) for seen in images])
     return means, variances
 
 
-def _intensity(training: Sequence[Pair], channels: int) -> dict[str, tuple[float, ...]]:
-    low = np.array([np.broadcast_to(pair.seen.low, channels) for pair in training]).min(axis=0)
-    high = np.array([np.broadcast_to(pair.seen.high, channels) for pair in training]).max(axis=0)
-    areas = np.array([pair.seen.pixels for pair in training], dtype=np.float64)
+def intensity_of(training: Sequence[SeenImage], channels: int) -> dict[str, tuple[float, ...]]:
+    """Return least, largest and mean value of images, per channel."""
+    low = np.array([np.broadcast_to(seen.low, channels) for seen in training]).min(axis=0)
+    high = np.array([np.broadcast_to(seen.high, channels) for seen in training]).max(axis=0)
+    areas = np.array([seen.pixels for seen in training], dtype=np.float64)
     mean = np.average(_moments(training, channels)[0], axis=0, weights=areas)
     return {name: tuple(map(float, row)) for name, row in (("min", low), ("max", high), ("mean", mean))}
 

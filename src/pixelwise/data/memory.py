@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pixelwise.data.items import Item
+from pixelwise.data.items import ImageItem
 from pixelwise.errors import WorkError
 from pixelwise.files import write_atomically
 
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 
 
 class Memory:
-    """Notes on pairs from this and earlier passes."""
+    """Notes on items from this and earlier passes."""
 
     def __init__(self) -> None:
         self._hashes: dict[Path, bytes] = {}
@@ -45,8 +45,8 @@ class Memory:
         except RuntimeError:  # no home folder
             self._folder = None
 
-    def recall(self, item: Item, kind: type[_Note], look: Callable[[], _Note]) -> _Note:
-        """Return the note on a pair, by looking at it where there is none."""
+    def recall(self, item: ImageItem, kind: type[_Note], look: Callable[[], _Note]) -> _Note:
+        """Return the note on an item, by looking at it where there is none."""
         if self._folder is None:
             return look()
         try:
@@ -63,10 +63,10 @@ class Memory:
             self._folder = None
         return note
 
-    def _name(self, item: Item) -> str:
+    def _name(self, item: ImageItem) -> str:
         digest = hashlib.blake2b(digest_size=20)
         digest.update(f"{self._version} {item.page}".encode())
-        for path in (item.image, item.mask, item.instances):
+        for path in item.files:
             digest.update(b"-" if path is None else self._hash(path))
         name = digest.hexdigest()
         return f"{name[:2]}/{name[2:]}.json"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from pixelwise.data.images import (
     read_mask,
     read_orientation,
 )
-from pixelwise.data.items import Item
+from pixelwise.data.items import ImageItem, Item
 from pixelwise.data.memory import Memory
 from pixelwise.data.problems import Finding
 from pixelwise.data.speckle import Scatter, scattered
@@ -34,8 +35,8 @@ COUNTED_AT_ONCE = 2**24
 IGNORE = 255  # the usual value of pixels that must not count
 
 
-class Seen(BaseModel):
-    """What one pass found out about one pair.
+class SeenImage(BaseModel):
+    """What one pass found out about one image.
 
     Attributes:
         size: (height, width).
@@ -46,22 +47,7 @@ class Seen(BaseModel):
         mean: of the values, per channel.
         variance: of the values, per channel.
         image_digest: the same for images with the same pixels, whatever their files.
-        mask_digest: the same for masks with the same values.
-        counts: pixels of each value of the mask; colours are packed in a number.
-        num_values: distinct values of the mask, which may be more than are counted.
-        mask_bits: of a value of the mask.
-        palette: colours of a palette mask.
-        coloured: the values of the mask are colours.
-        mask_channels: of the mask's file.
-        bilevel: the mask has one bit a pixel.
-        scatter: values of the mask in single pixels around a few others, as compression leaves them.
-        same_as_image: the mask holds the grey values of the image.
         orientation: EXIF orientation by which the image is turned, 1 for none.
-        mask_orientation: the same for the mask, if it has the size of the image before turning.
-        unsettled_orientation: the mask may have been drawn on either, which the sizes do not tell.
-        num_objects: object ids, None without an object map.
-        object_pixels: pixels with an object id of each value of the mask.
-        void_object: the id 255 marks what the mask marks with 255.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +60,35 @@ class Seen(BaseModel):
     mean: tuple[float, ...]
     variance: tuple[float, ...]
     image_digest: str
+    orientation: int
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.size[0] * self.size[1]
+
+
+class Seen(SeenImage):
+    """What one pass found out about one pair.
+
+    Attributes:
+        mask_digest: the same for masks with the same values.
+        counts: pixels of each value of the mask; colours are packed in a number.
+        num_values: distinct values of the mask, which may be more than are counted.
+        mask_bits: of a value of the mask.
+        palette: colours of a palette mask.
+        coloured: the values of the mask are colours.
+        mask_channels: of the mask's file.
+        bilevel: the mask has one bit a pixel.
+        scatter: values of the mask in single pixels around a few others, as compression leaves them.
+        same_as_image: the mask holds the grey values of the image.
+        mask_orientation: EXIF orientation by which the mask is turned, if it has the size of the image before turning.
+        unsettled_orientation: the mask may have been drawn on either, which the sizes do not tell.
+        num_objects: object ids, None without an object map.
+        object_pixels: pixels with an object id of each value of the mask.
+        void_object: the id 255 marks what the mask marks with 255.
+    """
+
     mask_digest: str
     counts: dict[int, int]
     num_values: int
@@ -84,17 +99,11 @@ class Seen(BaseModel):
     bilevel: bool
     scatter: Scatter | None
     same_as_image: bool
-    orientation: int
     mask_orientation: int
     unsettled_orientation: bool
     num_objects: int | None
     object_pixels: dict[int, int]
     void_object: bool
-
-    @property
-    def pixels(self) -> int:
-        """Number of pixels."""
-        return self.size[0] * self.size[1]
 
     @property
     def as_colours(self) -> Seen:
@@ -175,6 +184,12 @@ def _look_at_one(item: Item) -> Seen:
     )
 
 
+def look_at_image(item: ImageItem) -> SeenImage:
+    """Read an image and return what was seen of it."""
+    image = read_image(item.image, page=item.page)
+    return SeenImage(**_of_image(image), orientation=read_orientation(item.image, page=item.page))
+
+
 def _check_size(item: Item, size: tuple[int, int], values: AnyArray, *, of_instances: bool = False) -> None:
     if values.shape != size:
         height, width = values.shape
@@ -189,7 +204,7 @@ def _same(image: AnyArray, values: AnyArray) -> bool:
     return image.shape[2] in (1, 3) and all(np.array_equal(image[:, :, i], values) for i in range(image.shape[2]))
 
 
-def _of_image(image: AnyArray) -> dict[str, object]:
+def _of_image(image: AnyArray) -> dict[str, Any]:
     flat = image.reshape(-1, image.shape[2])
     step = 1 if len(flat) < SAMPLED_PIXELS else max(4, len(flat) // MOST_SAMPLED)
     sample = flat[::step].astype(np.float64)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from pixelwise.data.card import ImagesCard
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine.batch_norm import SMALL_BATCH
@@ -20,24 +21,21 @@ BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 MUCH_SMALLER = 0.5  # of the image's area
 
 
-def plan_normalisation(plan: Plan[AnyConfig], dataset: Dataset) -> None:
-    """Settle whether each image is normalised by itself; the data card says what suits the data."""
-    card = dataset.card
+def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation:
+    """Settle how images become network input; the data card says what suits the data."""
     mean = _published_mean(plan, card)
     if mean is not None:
         plan.decide("as the published weights want their images", mean=mean)
     if plan.config.data.mean is not None:
-        dataset.card = card.model_copy(update={"normalisation": _subtract(plan.config.data.mean, card)})
-        return
+        return _subtract(plan.config.data.mean, card)
     if plan.config.data.normalise_per_image is None:
         suits = card.normalisation.per_image
         reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
         plan.decide(reason, normalise_per_image=suits)
-    chosen = {"per_image": plan.config.data.normalise_per_image}
-    dataset.card = card.model_copy(update={"normalisation": card.normalisation.model_copy(update=chosen)})
+    return card.normalisation.model_copy(update={"per_image": plan.config.data.normalise_per_image})
 
 
-def _published_mean(plan: Plan[AnyConfig], card: DataCard) -> tuple[float, ...] | None:
+def _published_mean(plan: Plan[AnyConfig], card: ImagesCard) -> tuple[float, ...] | None:
     """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
     config = plan.config
     if config.weights is None or config.data.mean is not None or config.data.normalise_per_image is not None:
@@ -51,7 +49,7 @@ def _published_mean(plan: Plan[AnyConfig], card: DataCard) -> tuple[float, ...] 
     return tuple(value * BYTE for value in normalisation.mean)
 
 
-def _subtract(mean: tuple[float, ...], card: DataCard) -> Normalisation:
+def _subtract(mean: tuple[float, ...], card: ImagesCard) -> Normalisation:
     """Return "subtract a mean from 0..255, divide by nothing"."""
     if len(mean) != card.channels:
         raise RequestError(

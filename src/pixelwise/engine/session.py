@@ -127,7 +127,7 @@ def prepare(
     for line in dataset.card.decisions:
         listener.say(line)
     use_threads(config)
-    plan_normalisation(plan, dataset)
+    dataset.card = dataset.card.model_copy(update={"normalisation": plan_normalisation(plan, dataset.card)})
     plan_class_weights(plan, dataset)
     plan_budget(plan, listener)
     session = complete(plan, dataset, run, started)

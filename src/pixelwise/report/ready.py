@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,8 @@ def make_ready(check: Check, *, val_list: Path | None = None, test_list: Path | 
     given = {key: os.path.abspath(path) for key, path in lists.items() if path is not None}
     data = {"path": os.path.abspath(check.root), **given}
     plan = Plan(build_config({"data": data}))
-    dataset = replace(check.dataset)  # planning writes into it
-    plan_normalisation(plan, dataset)
-    plan_class_weights(plan, dataset)
+    plan_normalisation(plan, check.dataset.card)
+    plan_class_weights(plan, check.dataset)
     words = ["pixelwise", "train", str(check.root), "--out", RUN_FOLDER]
     for key, path in lists.items():
         words += [f"--{key.replace('_', '-')}", str(path)] if path is not None else []
