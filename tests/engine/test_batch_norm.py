@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelwise.engine.batch_norm import LARGEST_D, LARGEST_R, BatchRenorm2d, renormalise, set_momentum
+from pixelwise.engine.batch_norm import (
+    LARGEST_D,
+    LARGEST_R,
+    BatchRenorm2d,
+    fewest_values,
+    renormalise,
+    set_batch_norm,
+    set_momentum,
+)
+from pixelwise.layers.frozen_batch_norm import FrozenBatchNorm2d
 
 
 def normalised(layer: nn.BatchNorm2d, **state: Tensor) -> BatchRenorm2d:
@@ -112,3 +121,42 @@ def test_limits_widen_on_the_schedule() -> None:
         set_momentum(layer, int(1000 * share), 1000)
         seen.append((round(layer.r_max, 3), round(layer.d_max, 3)))
     assert seen == [(1.0, 0.0), (1.0, 0.0), (1.591, 2.5), (2.0, 4.231), (3.0, 5.0), (3.0, 5.0)]
+
+
+def test_gradients_pass_a_single_value_within_the_limits() -> None:
+    """A layer before the normalisation of a global pooling learns in batches of one, which batch statistics forbid."""
+    layer = normalised(nn.BatchNorm2d(2), running_mean=torch.ones(2), running_var=torch.full((2,), 4.0))
+    layer.weight.data.fill_(3.0)
+    for r_max, d_max, expected in ((1.0, 0.0, [0.0, 0.0]), (LARGEST_R, LARGEST_D, [1.5, 0.0])):
+        layer.r_max, layer.d_max, layer.momentum = r_max, d_max, 0.0
+        x = torch.tensor([2.0, 99.0]).view(1, 2, 1, 1).requires_grad_()
+        layer(x).sum().backward()
+        torch.testing.assert_close(x.grad.flatten(), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+class Pooled(nn.Module):
+    """Two normalised maps: of the image's size, and of its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4))
+        self.far = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.near(images) + self.far(images)
+
+
+def test_the_layer_that_sees_fewest_values_is_found() -> None:
+    with torch.device("meta"):
+        model, plain = Pooled(), nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Dropout())
+    assert fewest_values(model, in_channels=3, input_size=(9, 7)) == ("far.2", 1)
+    assert fewest_values(plain, in_channels=3, input_size=(9, 7)) == ("1", 4 * 3)
+    assert fewest_values(plain[:1], in_channels=3, input_size=(9, 7)) is None
+
+
+def test_each_kind_of_the_configuration() -> None:
+    kinds = {"batch": nn.BatchNorm2d, "renorm": BatchRenorm2d, "frozen": FrozenBatchNorm2d}
+    for kind, layer in kinds.items():
+        model = nn.Sequential(nn.BatchNorm2d(1))
+        set_batch_norm(model, kind)
+        assert type(model[0]) is layer

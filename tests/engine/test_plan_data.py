@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pixelwise.data.normalise import Normalisation
 from pixelwise.engine.config import build_config, read_config
 from pixelwise.engine.model_file import ModelCard, card_of, load_model, save_model
+from pixelwise.engine.plan import Plan
+from pixelwise.engine.plan_data import plan_batch_norm
 from pixelwise.engine.train import train
+from pixelwise.errors import RequestError
 from pixelwise.models import create_model
+from pixelwise.structures import SegmentationOutput, SizeRule
 
 TINY = ("options.base_channels=2", "options.depth=2", "data.crop=[32,48]", "data.batch_size=2", "threads=1")
 MEAN = (113.0,)
@@ -63,3 +68,76 @@ def test_a_file_without_a_card_has_none(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     assert card_of(tmp_path / "x.safetensors") is None
     assert card_of(tmp_path / "missing.safetensors") is None
+
+
+class Pooled(torch.nn.Module):
+    """A segmentation model that adds the normalised mean of the image."""
+
+    size_rule = SizeRule()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = torch.nn.Conv2d(1, 3, 1)
+        self.far = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3))
+
+    def forward(self, images: torch.Tensor) -> SegmentationOutput:
+        return SegmentationOutput(self.near(images) + self.far(images))
+
+
+@pytest.fixture
+def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("beginning.build_model", "model_file.build_model"):
+        monkeypatch.setattr(f"pixelwise.engine.{name}", lambda *_, **__: Pooled())
+
+
+def settings_of(*more: str) -> tuple[str, ...]:
+    return ("data.crop=[32,48]", "threads=1", *more)
+
+
+@pytest.mark.usefixtures("pooled")
+def test_a_single_value_is_refused_before_training(cells: Path, tmp_path: Path) -> None:
+    values = {"data": {"path": str(cells)}, "budget": {"iterations": 2}}
+    alone = settings_of("data.batch_size=1", "batch_norm=batch")
+    with pytest.raises(RequestError, match=r"batches of 1: far\.2 of unet_small sees a single value.*32 x 48"):
+        train(build_config(values, alone), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("pooled")
+def test_a_single_value_trains_corrected_or_frozen_or_in_larger_batches(cells: Path, tmp_path: Path) -> None:
+    values = {"data": {"path": str(cells)}, "budget": {"iterations": 2}}
+    for number, more in enumerate(
+        (("data.batch_size=1",), ("data.batch_size=1", "batch_norm=frozen"), ("data.batch_size=2", "batch_norm=batch"))
+    ):
+        train(build_config(values, settings_of(*more)), tmp_path / str(number))
+    assert [read_config(tmp_path / f"{n}/config.yaml").batch_norm for n in range(3)] == ["renorm", "frozen", "batch"]
+
+
+def test_frozen_statistics_stay_as_they_were_given(cells: Path, published: Path, tmp_path: Path) -> None:
+    values = {"data": {"path": str(cells)}, "weights": str(published), "budget": {"iterations": 3}}
+    train(build_config(values, (*TINY, "batch_norm=frozen", "options.depth=2")), tmp_path / "run")
+    before, after = load_file(published), load_file(tmp_path / "run/best.safetensors")
+    model = create_model("unet_small", num_classes=3, in_channels=1, base_channels=2, depth=2)
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for name in names:
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            assert torch.equal(before[f"{name}.{tensor}"], after[f"{name}.{tensor}"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_batch_norm_of_a_model_without_one(cells: Path, tmp_path: Path) -> None:
+    values = {"data": {"path": str(cells)}, "model": "unet_small", "budget": {"iterations": 2}}
+    plan = Plan(build_config(values, ("data.batch_size=2", "batch_norm=frozen")))
+    with pytest.raises(RequestError, match="batch_norm=frozen has no effect: unet_small has no batch normalisation"):
+        plan_batch_norm(plan, torch.nn.Conv2d(1, 1, 1))
+    plan = Plan(build_config(values, ("data.batch_size=2",)))
+    plan_batch_norm(plan, torch.nn.Conv2d(1, 1, 1))
+    assert (plan.config.batch_norm, plan.lines) == ("batch", [])
+
+
+def test_frozen_without_weights_is_said(cells: Path) -> None:
+    plan = Plan(build_config({"data": {"path": str(cells)}}, ("data.batch_size=2", "batch_norm=frozen")))
+    plan_batch_norm(plan, torch.nn.BatchNorm2d(1))
+    assert "statistics that no data gave" in plan.lines[0]
+    with pytest.raises(RequestError, match="precise_batch_norm measures what batch_norm=frozen keeps"):
+        build_config({"data": {"path": str(cells)}}, ("precise_batch_norm=2", "batch_norm=frozen"))

@@ -9,10 +9,14 @@ A network normalised by each batch is used with running statistics. Two things k
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from pixelwise.engine.averaging import window
+from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
 
 FEWEST_BATCHES = 10  # whose statistics are averaged, as PyTorch does
 SMALL_BATCH = 4  # images; below, batch statistics are corrected
@@ -28,6 +32,10 @@ class BatchRenorm2d(nn.BatchNorm2d):
     std, clipped and without gradient: where nothing is clipped, that is normalisation by the running statistics, with
     gradients through those of the batch. Names and values of the state are batch normalisation's, and so is evaluation.
 
+    A single value per channel (a global pooling in a batch of one) is normalised by the running statistics alone: d is
+    all there is of it. There d passes gradients on, within its limits; the paper's has none, and no layer before such a
+    normalisation would learn.
+
     The running variance takes in how far batch means lie from the running mean (the exponentially weighted variance of
     all values), which the paper's mean of batch deviations leaves out: in batches of one that is the part that differs
     between images, and for a single value per channel it is all there is.
@@ -42,6 +50,8 @@ class BatchRenorm2d(nn.BatchNorm2d):
         """Normalise (N, C, H, W)."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(input)
+        if input.numel() == input.shape[1]:
+            return self._single(input)
         with torch.no_grad():
             # PyTorch's kernel gives the statistics several times faster than `var_mean` does.
             _, mean, inverse = torch.native_batch_norm(input, None, None, None, None, True, 0.0, self.eps)  # (C,)
@@ -53,6 +63,16 @@ class BatchRenorm2d(nn.BatchNorm2d):
         scale, shift = (r, d) if self.weight is None else (r * self.weight, d * self.weight + self.bias)
         cudnn = torch.backends.cudnn.enabled
         return torch.batch_norm(input, scale, shift, None, None, True, 0.0, self.eps, cudnn)
+
+    def _single(self, input: Tensor) -> Tensor:
+        """Normalise one value per channel, (1, C, 1, 1)."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        d = (input.flatten() - self.running_mean) / (self.running_var + self.eps).sqrt()  # (C,)
+        with torch.no_grad():
+            self._take_in(input.detach().flatten().to(self.running_mean), torch.zeros_like(self.running_mean))
+        d = d.clamp(-self.d_max, self.d_max)
+        return (d if self.weight is None else d * self.weight + self.bias).view_as(input).to(input)
 
     def _take_in(self, mean: Tensor, variance: Tensor) -> None:
         """Update the running mean and variance as exponentially weighted moments of all values."""
@@ -72,6 +92,45 @@ def renormalise(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d and module.track_running_stats:
             module.__class__ = BatchRenorm2d  # same state, another forward: names, hooks and optimisers stay
+
+
+def set_batch_norm(model: nn.Module, kind: str) -> None:
+    """Let every `BatchNorm2d` of a model train as the configuration's settled `batch_norm` says; names and state stay.
+
+    Args:
+        model: with the weights that it starts from.
+        kind: "batch", "renorm" or "frozen".
+    """
+    if kind == "renorm":
+        renormalise(model)
+    elif kind == "frozen":
+        freeze_batch_norm(model)
+
+
+def fewest_values(model: nn.Module, *, in_channels: int, input_size: tuple[int, int]) -> tuple[str, int] | None:
+    """Return the `BatchNorm2d` that sees the smallest map in training, and the pixels of that map.
+
+    Args:
+        model: built on the meta device; its modes are changed.
+        in_channels: C of the images.
+        input_size: (height, width) of a training window, legal for the model.
+
+    Returns:
+        The path of the layer and height x width of its input for one window; None without such a layer.
+    """
+    seen: dict[str, int] = {}
+    model.train()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # in training it would refuse a single value
+            module.register_forward_pre_hook(partial(_note_pixels, seen, name))
+    with torch.no_grad():
+        model(torch.zeros(1, in_channels, *input_size, device="meta"))
+    return min(seen.items(), key=lambda entry: entry[1], default=None)
+
+
+def _note_pixels(seen: dict[str, int], name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    seen[name] = math.prod(inputs[0].shape[2:])
 
 
 def set_momentum(model: nn.Module, iteration: int, iterations: int) -> None:

@@ -20,7 +20,7 @@ from pixelwise.errors import RequestError, closest
 from pixelwise.losses.segmentation import LossConfig
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-BatchNorm = Literal["auto", "batch", "renorm"]
+BatchNorm = Literal["auto", "batch", "renorm", "frozen"]
 TrainOn = Literal["logits", "scores"]
 
 
@@ -123,7 +123,8 @@ class RunConfig(BaseModel):
         val_every: iterations between validations.
         early_stop: validations without a better score after which training ends; 0 for never.
         batch_norm: "batch" (as the model has it), "renorm" (corrected towards the running statistics, right for
-            batches down to one window), or "auto" ("renorm" for batches of less than four).
+            batches down to one window), "frozen" (statistics, scale and shift stay as they are in `weights`), or "auto"
+            ("renorm" for batches of less than four).
         precise_batch_norm: training batches over which the statistics of batch normalisation are measured before a
             validation, as SegNet and DeconvNet measured them once; 0 takes the running ones.
         deterministic: on one machine, equal configurations give equal bits; slower on a GPU.
@@ -159,8 +160,9 @@ class RunConfig(BaseModel):
     def _check_run(self) -> Self:
         if self.weights and self.transplant:
             raise ValueError("weights and transplant are both given; accepted: one of them. Leave one out")
-        if self.precise_batch_norm and self.batch_norm == "renorm":
-            raise ValueError("precise_batch_norm measures what batch_norm=renorm corrects; leave one out")
+        if self.precise_batch_norm and self.batch_norm in ("renorm", "frozen"):
+            verb = "corrects" if self.batch_norm == "renorm" else "keeps"
+            raise ValueError(f"precise_batch_norm measures what batch_norm={self.batch_norm} {verb}; leave one out")
         return self
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from pixelwise.data.card import ImagesCard
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
-from pixelwise.engine.batch_norm import SMALL_BATCH
+from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import TrainConfig
-from pixelwise.engine.model_file import card_of
+from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.errors import RequestError
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
@@ -91,18 +91,49 @@ def plan_foreground_crops(plan: Plan[TrainConfig], card: DataCard) -> None:
         plan.decide(f"windows would often miss rare classes such as {rare[0]}", foreground_crops=FOREGROUND_CROPS)
 
 
-def plan_batch_norm(plan: Plan[AnyConfig], model: nn.Module) -> None:
-    """Settle how batch normalisation trains; the batch size is settled before."""
-    size = plan.config.data.batch_size
+def plan_batch_norm(
+    plan: Plan[AnyConfig], model: nn.Module, *, in_channels: int = 3, window: tuple[int, int] | None = None
+) -> None:
+    """Settle how batch normalisation trains; the batch size is settled before.
+
+    Args:
+        plan: is completed.
+        model: with the weights that it starts from.
+        in_channels: C of the images.
+        window: (height, width) of a training window, legal for the model; None does not look for single values.
+
+    Raises:
+        RequestError: if the model has none, or one that would see a single value, which has no deviation.
+    """
+    size, kind = plan.config.data.batch_size, plan.config.batch_norm
     assert size is not None
     has = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    if plan.config.batch_norm != "auto":
-        return
-    if has and size < SMALL_BATCH:
+    if not has:
+        if kind not in ("auto", "batch"):
+            raise RequestError(
+                f"batch_norm={kind} has no effect: {plan.config.model} has no batch normalisation; accepted: batch, or "
+                "auto. Leave it out."
+            )
+        plan.config = plan.config.model_copy(update={"batch_norm": "batch"})
+    elif kind == "auto" and size < SMALL_BATCH:
         reason = f"batches of {size} say too little by themselves: corrected towards the running statistics"
         plan.decide(reason, batch_norm="renorm")
-    else:
-        reason = f"batches of {size} windows" if has else "the model has none"
-        plan.config = plan.config.model_copy(update={"batch_norm": "batch"})
-        if has:
-            plan.lines.append(f"batch_norm = batch ({reason})")
+    elif kind == "auto":
+        plan.decide(f"batches of {size} windows", batch_norm="batch")
+    elif kind == "batch" and size == 1 and window is not None:
+        _check_single_values(plan, in_channels, window)
+    elif kind == "frozen" and not plan.config.weights and not plan.config.transplant:
+        plan.note("batch_norm = frozen keeps statistics that no data gave: a network without weights learns badly so")
+
+
+def _check_single_values(plan: Plan[AnyConfig], in_channels: int, window: tuple[int, int]) -> None:
+    """Refuse batches of one where a layer is normalised behind a global pooling."""
+    config = plan.config
+    twin = build_twin(config.model, num_classes=2, in_channels=in_channels, options=config.options)
+    smallest = fewest_values(twin, in_channels=in_channels, input_size=window)
+    if smallest is not None and smallest[1] == 1:
+        raise RequestError(
+            f"batch_norm=batch with batches of 1: {smallest[0]} of {config.model} sees a single value per channel of a "
+            f"window of {window[0]} x {window[1]}, which has no deviation; accepted: data.batch_size=2 or more, or "
+            "batch_norm=renorm or frozen. Change one of them."
+        )

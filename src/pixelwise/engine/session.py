@@ -15,7 +15,7 @@ from pixelwise.data.loader import Batch, Crops
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.engine.averaging import Average
-from pixelwise.engine.batch_norm import renormalise
+from pixelwise.engine.batch_norm import set_batch_norm
 from pixelwise.engine.beginning import Session, build_network, calibrate, plan_budget, use_threads, write_first_files
 from pixelwise.engine.coarse import coarse_scores, labels_of_scores, score_margin
 from pixelwise.engine.config import TrainConfig
@@ -175,10 +175,11 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
     rule = size_rule_of(model)
     plan_windows(plan, card, rule)
     plan_foreground_crops(plan, card)
-    plan_batch_norm(plan, model)
+    height, width = plan.config.data.crop or card.image_sizes[0][:2]
+    window = (rule.covering(rule.output(height)), rule.covering(rule.output(width)))
+    plan_batch_norm(plan, model, in_channels=card.channels, window=window)
     config = plan.config
-    if config.batch_norm == "renorm":
-        renormalise(model)
+    set_batch_norm(model, config.batch_norm)
     model = model.to(config.device).to(memory_format=torch.channels_last).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
     loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
