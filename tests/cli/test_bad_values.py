@@ -80,7 +80,7 @@ def test_gpu_where_there_is_none(refused, data, quick, tmp_path) -> None:
     assert "accepted: cpu (no GPU was found), or auto" in message
 
 
-@pytest.mark.parametrize("setting", ["base_channels=[", "base_channels", "base_channels=[1]"])
+@pytest.mark.parametrize("setting", ["base_channels=[", "base_channels", "base_channels=[one]"])
 def test_unreadable_option(refused, setting) -> None:
     message = refused("describe", "unet_small", "--set", setting).err
     assert f"--set {setting!r}; accepted: option=value, such as base_channels=32" in message

@@ -140,6 +140,12 @@ def test_describe_as_json(pixelwise) -> None:
     assert description["layers"][0]["output"] == [64, 570, 570]
 
 
+def test_describe_a_classifier_with_a_list_among_its_options(pixelwise) -> None:
+    described = pixelwise("describe", "drn_a_18", "--num-classes", "7", "--set", "blocks=[1,2,1,1]")
+    assert "output          7 classes\n" in described.out
+    assert "options         base_channels=64, blocks=[1,2,1,1], first_dilation=code\n" in described.out
+
+
 def test_describe_as_text_says_what_was_asked(pixelwise) -> None:
     asked = pixelwise("describe", "unet_small", "--input-size", "64", "96", "--num-classes", "5", "--set", "depth=2")
     assert asked.code == 0

@@ -12,7 +12,7 @@ from torch import nn
 from pixelwise.engine.describe import describe
 from pixelwise.errors import RequestError
 from pixelwise.models import create_model, list_models, model_info
-from pixelwise.structures import SegmentationOutput, aux_weights_of, size_rule_of
+from pixelwise.structures import ClassificationOutput, SegmentationOutput, aux_weights_of, size_rule_of
 
 # Counted at full size on the meta device, two classes, three channels.
 PARAMETERS = {
@@ -44,10 +44,40 @@ PARAMETERS = {
     "deeplabv2_vgg16_largefov": 20_485_954,
     "deeplabv2_vgg16_aspp_s": 37_799_752,
     "deeplabv2_vgg16_aspp_l": 37_799_752,
+    "drn_a_18": 11_177_538,
+    "drn_a_34": 21_285_698,
+    "drn_a_50": 23_512_130,
+    "drn_b_26": 20_614_610,
+    "drn_c_26": 20_614_610,
+    "drn_c_42": 30_722_770,
+    "drn_c_58": 41_079_634,
+    "drn_d_22": 15_881_778,
+    "drn_d_38": 25_989_938,
+    "drn_d_54": 35_297_202,
+    "drn_d_105": 54_289_330,
+    "drnseg_a_50": 23_512_130,
+    "drnseg_c_26": 20_614_610,
+    "drnseg_c_42": 30_722_770,
+    "drnseg_d_22": 15_881_778,
+    "drnseg_d_38": 25_989_938,
+    "drnseg_d_54": 35_297_202,
+    "drnseg_d_105": 54_289_330,
     "hypercolumn_vgg16": 14_717_634,
 }
 
+# At their debug size these are the network of a sibling, which is run in their place.
+TWINS = {
+    "drn_a_34": "drn_a_18",
+    "drn_c_42": "drn_c_26",
+    "drn_d_38": "drn_d_22",
+    "drn_d_105": "drn_d_54",
+    "drnseg_c_42": "drnseg_c_26",
+    "drnseg_d_38": "drnseg_d_22",
+    "drnseg_d_105": "drnseg_d_54",
+}
+
 every_model = pytest.mark.parametrize("name", list_models())
+every_network = pytest.mark.parametrize("name", [name for name in list_models() if name not in TWINS])
 
 
 def build(name: str, *, num_classes: int = 3, in_channels: int = 3) -> nn.Module:
@@ -59,51 +89,62 @@ def build(name: str, *, num_classes: int = 3, in_channels: int = 3) -> nn.Module
     return model
 
 
+def promised(name: str, model: nn.Module, images: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape that the logits owe."""
+    if model_info(name).task == "classification":
+        return (len(images), 3)
+    return (len(images), 3, *(size_rule_of(model).output(side) for side in images.shape[2:]))
+
+
 def smallest(model: nn.Module, *, steps: int = 1) -> int:
     rule = size_rule_of(model)
     return rule.at_least(max(rule.minimum + steps * rule.step, 32))
 
 
-@every_model
+@every_network
 def test_output_has_one_type_and_the_promised_size_in_both_modes(name: str) -> None:
     model = build(name)
-    rule = size_rule_of(model)
-    height, width = smallest(model), smallest(model, steps=2)
+    images = torch.randn(2, 3, smallest(model), smallest(model, steps=2))
     for mode in (model.train(), model.eval()):
-        out = mode(torch.randn(2, 3, height, width))
-        assert isinstance(out, SegmentationOutput)
-        assert out.logits.shape == (2, 3, rule.output(height), rule.output(width))
+        out = mode(images)
+        assert out.logits.shape == promised(name, model, images)
         assert out.logits.dtype == torch.float32
+        if model_info(name).task == "classification":
+            assert isinstance(out, ClassificationOutput)
+            continue
+        assert isinstance(out, SegmentationOutput)
         assert len(out.aux) == (len(aux_weights_of(model)) if model.training else 0)
         assert all(aux.shape == out.logits.shape for aux in out.aux)
 
 
-@every_model
+@every_network
 def test_gradient_reaches_every_parameter(name: str) -> None:
     model = build(name).train()
     side = smallest(model, steps=2)
     out = model(torch.randn(2, 3, side, side))
-    sum(logits.square().mean() for logits in (out.logits, *out.aux)).backward()
+    sum(logits.square().mean() for logits in (out.logits, *getattr(out, "aux", ()))).backward()
     trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
     assert not [key for key, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
-@every_model
+@every_network
 @pytest.mark.parametrize("side", [97, 101, 127, 193, 251])
 def test_odd_sizes_run_or_are_answered_with_sizes_that_run(name: str, side: int) -> None:
     model = build(name).eval()
     rule = size_rule_of(model)
+    image = torch.zeros(1, 3, side, side)
     if rule.is_legal(side):
-        assert model(torch.zeros(1, 3, side, side)).logits.shape[2] == rule.output(side)
+        assert model(image).logits.shape == promised(name, model, image)
         return
     with pytest.raises(RequestError, match=rf"height {side} \(nearest legal: .*{rule.at_least(side)}"):
-        model(torch.zeros(1, 3, side, side))
+        model(image)
     with torch.no_grad():
         for legal in {rule.at_least(side), rule.at_most(side)}:
-            assert model(torch.zeros(1, 3, legal, legal)).logits.shape[2] == rule.output(legal)
+            image = torch.zeros(1, 3, legal, legal)
+            assert model(image).logits.shape == promised(name, model, image)
 
 
-@every_model
+@every_network
 def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     model = build(name).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -116,13 +157,13 @@ def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
         assert torch.equal(model(image).logits, twin(image).logits)
 
 
-@every_model
+@every_network
 def test_seed_decides_the_initialisation(name: str) -> None:
     first, second = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@every_model
+@every_network
 def test_export_agrees(name: str) -> None:
     model = build(name).eval()
     side = smallest(model)
@@ -130,6 +171,11 @@ def test_export_agrees(name: str) -> None:
     program = torch.export.export(model, (image,)).module()
     with torch.no_grad():
         torch.testing.assert_close(program(image).logits, model(image).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_is_its_sibling_in_debug_size(name: str) -> None:
+    assert str(build(name)) == str(build(TWINS[name]))
 
 
 @every_model
@@ -142,7 +188,7 @@ def test_catalogue_and_parameter_count(name: str) -> None:
     assert describe(name, num_classes=2, in_channels=3).parameters == PARAMETERS[name]
 
 
-@every_model
+@every_network
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_any_number_of_channels_and_classes(name: str, channels: int) -> None:
     model = build(name, num_classes=1, in_channels=channels).eval()

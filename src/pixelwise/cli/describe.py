@@ -49,6 +49,11 @@ def command(
         click.echo(_text(description))
 
 
+def _as_given(value: object) -> str:
+    """Write an option's value as `--set` wants it."""
+    return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
+
+
 def _text(d: Description) -> str:
     field, unit = "the whole image", "cells" if d.task == "module" else "pixels"
     if d.receptive_field is not None and d.receptive_field_smallest is not None:
@@ -71,9 +76,9 @@ def _text(d: Description) -> str:
         ("output stride", str(d.output_stride)),
         ("legal sizes", d.legal_sizes),
         ("input", f"{_by(d.input_size)}, {d.in_channels} channel{'s' if d.in_channels > 1 else ''}"),
-        ("output", f"{_by(d.output_size)}, {d.num_classes} classes"),
+        ("output", ", ".join([*([_by(d.output_size)] if d.output_size else []), f"{d.num_classes} classes"])),
         ("FLOPs", f"{d.flops / 1e9:,.1f} G for one image (a multiply-add is two)"),
-        ("options", ", ".join(f"{key}={value}" for key, value in d.options.items()) or "none"),
+        ("options", ", ".join(f"{key}={_as_given(value)}" for key, value in d.options.items()) or "none"),
     ]
     lines = [f"{key:16}{value}" for key, value in facts]
     return "\n".join([d.name, *lines, "", _layer_table(d.layers)])

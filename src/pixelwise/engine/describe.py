@@ -138,15 +138,17 @@ def _build_part(name: str, *, num_classes: int, in_channels: int, options: Mappi
 
 
 def read_options(settings: Sequence[str]) -> dict[str, Option]:
-    """Read "option=value" texts; values are read as YAML, so that 0.5, true and null mean what they say."""
+    """Read "option=value" texts; values are read as YAML, so that 0.5, true, null and [1, 2] mean what they say."""
     options: dict[str, Option] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         try:
             value = yaml.safe_load(text) if equals else None
         except yaml.YAMLError:
-            value = [text]  # refused below, as every value that is no single one
-        if not equals or not isinstance(value, str | int | float | bool | None):
+            value = [text]  # refused below, as every list of other things than numbers
+        if isinstance(value, list) and all(type(item) in (int, float) for item in value):
+            value = tuple(value)
+        if not equals or not isinstance(value, str | int | float | bool | tuple | None):
             raise RequestError(f"--set {setting!r}; accepted: option=value, such as base_channels=32.")
         options[key.strip()] = value
     return options

@@ -6,6 +6,7 @@ from pixelwise.models import deconvnet, edeconvnet
 from pixelwise.models import segnet, bayesian_segnet
 from pixelwise.models import dilation
 from pixelwise.models import deeplabv1, deeplabv2_vgg
+from pixelwise.models import drn, drnseg
 from pixelwise.models import hypercolumn
 from pixelwise.registry import create_model, known_names, list_models, model_info, model_options
 
@@ -16,6 +17,8 @@ __all__ = [
     "deeplabv1",
     "deeplabv2_vgg",
     "dilation",
+    "drn",
+    "drnseg",
     "edeconvnet",
     "fcn",
     "fcn_alexnet",
