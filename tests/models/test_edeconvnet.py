@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pixelwise.data.normalise import Normalisation
-from pixelwise.engine.instance_wise import InstanceWise, aggregate_scores, instance_wise_probabilities
+from pixelwise.engine.instance_wise import PUBLISHED, InstanceWise, aggregate_scores, instance_wise_probabilities
 from pixelwise.engine.model_file import ModelCard, save_model
 from pixelwise.engine.predict import Segmenter, load_segmenter
 from pixelwise.engine.proposals import Boxes
@@ -139,6 +139,26 @@ def test_other_rules_boxes_of_ones_own_and_whole_images(tmp_path: Path) -> None:
     again = replace(segmenter, instance_wise=none).predict(picture())
     assert again.num_boxes is None  # no box is large enough
     assert torch.equal(again.probabilities, shrunk.probabilities)
+
+
+def test_given_boxes_take_the_place_of_proposals_in_images_of_any_size() -> None:
+    mine = Boxes(corners=np.array([[20.0, 20, 220, 220], [0, 0, 30, 30]]))
+    segmenter = Segmenter(model=small(), card=card(), instance_wise=PUBLISHED)
+    seen = segmenter.predict(picture(), boxes=mine)
+    assert seen.num_boxes == 1  # the other is too small, enlarged too
+    how = replace(PUBLISHED, propose=lambda image: mine)
+    proposed = replace(segmenter, instance_wise=how).predict(picture())
+    assert torch.equal(seen.probabilities, proposed.probabilities)
+    rows = segmenter.predict(picture(), boxes=mine.corners.tolist())
+    assert torch.equal(rows.probabilities, seen.probabilities)
+    little = segmenter.predict(picture(200, 220), boxes=Boxes(corners=np.array([[0.0, 0, 200, 200]])))
+    assert little.num_boxes == 1
+    none = segmenter.predict(picture(200, 220), boxes=Boxes(corners=np.empty((0, 4))))
+    assert none.num_boxes is None  # seen whole
+    with pytest.raises(RequestError, match=r"box 20, 20, 220, 220 is not inside the image, 200 x 220 pixels"):
+        segmenter.predict(picture(200, 220), boxes=mine)
+    with pytest.raises(RequestError, match=r"boxes have no effect on edeconvnet, which sees images whole here"):
+        replace(segmenter, instance_wise=None).predict(picture(), boxes=mine)
 
 
 def test_tiles_are_refused_above_the_largest_input() -> None:

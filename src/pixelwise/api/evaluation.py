@@ -11,6 +11,7 @@ from pixelwise.data.dataset import DatasetFile, DatasetFolder, Item, open_datase
 from pixelwise.data.scan import Dataset, scan
 from pixelwise.engine.config import read_config
 from pixelwise.engine.evaluate import evaluate_items
+from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
 from pixelwise.engine.predict import Segmenter, load_segmenter
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.views import Fusion, Views
@@ -37,6 +38,7 @@ def evaluate(
     window: int | None = None,
     stride: float | None = None,
     long_side: int | None = None,
+    boxes: str | Path | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set.
@@ -56,6 +58,8 @@ def evaluate(
         window: side of sliding windows, which are averaged where they overlap, as PSPNet was tested.
         stride: step between windows, as a share of their side; None takes two thirds.
         long_side: pixels of the image's longer side at scale 1, instead of its own size.
+        boxes: file or folder of boxes that an instance-wise model (DeconvNet) sees in place of its own proposals; see
+            `pixelwise.engine.given_boxes`.
         on_image: called with images done and in all.
 
     Returns:
@@ -74,6 +78,7 @@ def evaluate(
     segmenter.check(views)
     folder = open_dataset(Path(data), **lists_of(Path(run), Path(data)))
     items, split = choose_items(folder, split, names)
+    given = given_boxes(segmenter, boxes, [item.name for item in items])
     dataset = with_boundary(scan_for(segmenter, folder, items), boundary_class)
     return evaluate_items(
         segmenter,
@@ -82,8 +87,23 @@ def evaluate(
         split=split,
         metrics=metrics,
         views=views,
+        boxes=given,
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     ).to_json()
+
+
+def given_boxes(segmenter: Segmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:
+    """Read the boxes that a user gives for images of these names, or None where none are given."""
+    if path is None:
+        return None
+    if segmenter.instance_wise is None:
+        raise RequestError(
+            f"--boxes has no effect on {segmenter.card.model}, which sees images whole; accepted: with models that see "
+            "them box by box (deconvnet_vgg16, edeconvnet). Leave it out."
+        )
+    boxes = read_given_boxes(path)
+    boxes.check_names(images)
+    return boxes
 
 
 def choose_items(folder: DatasetFolder, split: str | None, names: str | Path | None) -> tuple[list[Item], str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.api.evaluation import load
+from pixelwise.api.evaluation import given_boxes, load
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
@@ -29,7 +29,8 @@ class Predicted:
         seconds: wall-clock time, loading included.
         peak_memory_mb: largest memory of the process so far; None on Windows, which does not count it so.
         num_objects: objects of all images, None where none were asked for.
-        num_boxes: boxes that were seen one by one, in all images; None where images were seen whole.
+        num_boxes: boxes that were seen one by one, in all images; None for models that see images whole.
+        num_whole: images that were seen whole all the same: small ones, and those without a box that is large enough.
         window: (height, width) of the sliding windows; None where there were none.
         num_windowed: images that were seen through them.
     """
@@ -39,6 +40,7 @@ class Predicted:
     peak_memory_mb: float | None
     num_objects: int | None
     num_boxes: int | None = None
+    num_whole: int | None = None
     window: tuple[int, int] | None = None
     num_windowed: int = 0
 
@@ -61,6 +63,7 @@ def predict(
     object_method: Method | None = None,
     object_classes: Sequence[str] = (),
     whole_image: bool = False,
+    boxes: str | Path | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
@@ -83,6 +86,8 @@ def predict(
         object_method: how areas are cut into objects; see `pixelwise.engine.objects`.
         object_classes: classes whose areas are objects; all but background and boundary class if empty.
         whole_image: let a model that sees images box by box (DeconvNet) see them whole, shrunk to its input.
+        boxes: file or folder of boxes that such a model sees in place of its own proposals; see
+            `pixelwise.engine.given_boxes`.
         on_image: called with images done and in all.
 
     Raises:
@@ -116,17 +121,22 @@ def predict(
                 f"--whole-image has no effect on {segmenter.card.model}, which sees images whole anyway; accepted: "
                 "with models that see them box by box (deconvnet_vgg16, edeconvnet). Leave it out."
             )
+        if boxes is not None:
+            raise RequestError(
+                f"--whole-image and --boxes {boxes} are both given; accepted: one of them. Leave the other out."
+            )
         segmenter = replace(segmenter, instance_wise=None)
     segmenter.check(views)
-    num_boxes: list[int] = []
+    given = given_boxes(segmenter, boxes, [path.name for path in images])
+    seen: list[int | None] = []
     windows: list[tuple[int, int]] = []
     rule = object_rule(segmenter.card, method=object_method, classes=object_classes) if instances else None
     rows: list[tuple[object, ...]] = []
     check_writable(Path(out))
     for done, path in enumerate(images, start=1):
-        prediction = segmenter.view(path, views)
+        prediction = segmenter.view(path, views, None if given is None else given.of(path.name))
         windows += [] if prediction.window is None else [prediction.window]
-        num_boxes += [] if prediction.num_boxes is None else [prediction.num_boxes]
+        seen.append(prediction.num_boxes)
         for place, ending in zip(outputs[path], endings, strict=True):
             if ending == ".png":
                 prediction.save(place)
@@ -151,7 +161,8 @@ def predict(
         seconds=round(seconds, 3),
         peak_memory_mb=_peak_memory_mb(),
         num_objects=len(rows) if instances else None,
-        num_boxes=sum(num_boxes) if num_boxes else None,
+        num_boxes=None if segmenter.instance_wise is None else sum(count or 0 for count in seen),
+        num_whole=None if segmenter.instance_wise is None else seen.count(None),
         window=max(windows, default=None),
         num_windowed=len(windows),
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--boundary-class", metavar="NAME", help="The class between objects, where dataset.json is silent.")
 @click.option("--tile", type=int, help="Input side of a seamless tile in pixels.")
 @view_options
+@click.option("--boxes", type=click.Path(path_type=Path), help="Boxes that DeconvNet sees; see `predict --help`.")
 @json_option
 def command(
     run: Path,
@@ -37,6 +38,7 @@ def command(
     window: int | None,
     stride: str | None,
     long_side: int | None,
+    boxes: Path | None,
     as_json: bool,
 ) -> None:
     """Score RUN (a run folder or model file) on DATA, at the labels' own size.
@@ -61,6 +63,7 @@ def command(
             window=window,
             stride=None if stride is None else share("--stride", stride),
             long_side=long_side,
+            boxes=boxes,
             on_image=lambda done, total: reporter.advance("scoring", done, total),
         )
     finally:

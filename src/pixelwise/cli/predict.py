@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 )
 @click.option("--object-classes", metavar="A,B", help="Classes whose areas are objects.  [default: all but background]")
 @click.option("--whole-image", is_flag=True, help="Show DeconvNet whole images, not proposals one by one.")
+@click.option(
+    "--boxes", metavar="FILE", type=click.Path(path_type=Path), help="Boxes that DeconvNet is shown, see above."
+)
 @json_option
 def command(
     run: Path,
@@ -47,12 +50,18 @@ def command(
     object_method: Literal["distance", "border"] | None,
     object_classes: str | None,
     whole_image: bool,
+    boxes: Path | None,
     as_json: bool,
 ) -> None:
     """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
 
     For each image NAME.png is written: class numbers, with a palette so that viewers show colours, at the
     image's size.
+
+    FILE of --boxes takes the place of DeconvNet's own proposals: a .csv file with the columns image, x1, y1, x2, y2
+    and perhaps score (NAME,,,, for an image without boxes); a .json file {"NAME": [[x1, y1, x2, y2], ...], ...}; or a
+    folder of one such file for each image. Corners are in pixels, 0, 0, W, H for all of an image. Each box is enlarged
+    by 1.2; the best 50 of at least 112 pixels are seen.
     """
     from pixelwise import api
 
@@ -75,6 +84,7 @@ def command(
             object_method=object_method,
             object_classes=listed(object_classes),
             whole_image=whole_image,
+            boxes=boxes,
             on_image=lambda done, total: reporter.advance("predicting", done, total),
         )
     finally:
@@ -82,15 +92,17 @@ def command(
     if as_json:
         values = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
         objects = {} if result.num_objects is None else {"num_objects": result.num_objects}
-        boxes = {} if result.num_boxes is None else {"num_boxes": result.num_boxes}
+        seen = {} if result.num_boxes is None else {"num_boxes": result.num_boxes, "num_whole": result.num_whole}
         windows = {} if result.window is None else {"window": result.window, "num_windowed": result.num_windowed}
-        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **boxes, **windows})
+        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **seen, **windows})
         return
     memory = "" if result.peak_memory_mb is None else f", {result.peak_memory_mb:.0f} MB at most"
     objects_found = "" if result.num_objects is None else f", {result.num_objects} objects"
-    seen = "" if result.num_boxes is None else f", seen box by box ({result.num_boxes} boxes)"
+    by_boxes = "" if result.num_boxes is None else f", seen box by box ({result.num_boxes} boxes)"
+    if result.num_whole:
+        by_boxes += f", {result.num_whole} of them whole: small, or without a box that is large enough"
     if result.window is not None:
         height, width = result.window
         images = f"{result.num_windowed} image{'s' if result.num_windowed > 1 else ''}"
-        seen += f", {images} seen through windows of {height} x {width}"
-    click.echo(f"{len(result.outputs)} files in {out}{objects_found}{seen}, {result.seconds:.1f} s{memory}")
+        by_boxes += f", {images} seen through windows of {height} x {width}"
+    click.echo(f"{len(result.outputs)} files in {out}{objects_found}{by_boxes}, {result.seconds:.1f} s{memory}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
 from pixelwise.data.scan import Dataset
+from pixelwise.engine.given_boxes import GivenBoxes
 from pixelwise.engine.objects import Objects, find_objects, given_objects, object_rule
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.scoring import OBJECTS, BorderSplit, Case, Known, Reliability, Tally, build_tallies, check_metrics
@@ -80,6 +81,7 @@ def evaluate_items(
     split: str,
     metrics: Sequence[str] = (),
     views: Views | None = None,
+    boxes: GivenBoxes | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every item and compare it with its labels, at their own size.
@@ -91,6 +93,7 @@ def evaluate_items(
         split: name of the set, for the protocol.
         metrics: names of scores beside those of the confusion matrix and the calibration.
         views: how images are looked at; None sees them once, in their own size.
+        boxes: what an instance-wise model sees of each item, in place of its own proposals.
         on_image: called with the number of images done.
     """
     card, views = segmenter.card, views or Views()
@@ -102,7 +105,7 @@ def evaluate_items(
     scorer = Scorer(known, names, with_probabilities=True)
     for done, item in enumerate(items, start=1):
         labels = dataset.labels(item)
-        prediction = segmenter.view(dataset.image(item), views)
+        prediction = segmenter.view(dataset.image(item), views, None if boxes is None else boxes.of(item.name))
         windows += [] if prediction.window is None else [prediction.window]
         case = Case(
             labels=prediction.labels,
@@ -121,6 +124,7 @@ def evaluate_items(
         protocol["window"] = f"{height} x {width}, every {views.stride or STRIDE:.3g} of that, averaged{where}"
     if segmenter.instance_wise is not None:
         protocol["boxes"] = segmenter.instance_wise.num_proposals
+        protocol["proposals"] = "own" if boxes is None else f"given in {boxes.source.name}"
     if rule is not None:
         protocol["objects"] = f"watershed on the {'border' if rule.border is not None else 'distance'}"
     return scorer.result(protocol)

@@ -30,6 +30,7 @@ from pixelwise.structures import size_rule_of
 
 if TYPE_CHECKING:
     from pixelwise.engine.instance_wise import InstanceWise
+    from pixelwise.engine.proposals import Boxes
 
 WHOLE_IMAGE_PIXELS = 1024 * 1024  # larger images are cut into tiles
 TILE = 512  # kept pixels of a tile, about
@@ -89,6 +90,7 @@ class Segmenter:
         window: int | None = None,
         stride: float | None = None,
         long_side: int | None = None,
+        boxes: Boxes | Sequence[Sequence[float]] | None = None,
     ) -> Prediction:
         """Segment an image.
 
@@ -102,9 +104,13 @@ class Segmenter:
             window: side of sliding windows.
             stride: step between windows, as a share of their side.
             long_side: pixels of the longer side at scale 1.
+            boxes: what an instance-wise model sees in place of its own proposals, in an image of any size: rows of x1,
+                y1, x2, y2 and perhaps score, or as `read_boxes` reads them; the rule of `instance_wise` enlarges and
+                chooses among them.
 
         Raises:
-            RequestError: if the image cannot be read, its channels are not the model's, or the model cannot be used so.
+            RequestError: if the image cannot be read, its channels are not the model's, the model cannot be used so, or
+                boxes leave the image.
         """
         views = Views(
             scales=tuple(scales),
@@ -115,9 +121,9 @@ class Segmenter:
             stride=stride,
             long_side=long_side,
         )
-        return self.view(image, views)
+        return self.view(image, views, _as_boxes(boxes))
 
-    def view(self, image: AnyArray | Path | str, views: Views) -> Prediction:
+    def view(self, image: AnyArray | Path | str, views: Views, boxes: Boxes | None = None) -> Prediction:
         """Segment an image as `predict` does, with views that are checked already."""
         self.check(views)
         array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
@@ -127,7 +133,9 @@ class Segmenter:
         channels = self._checked(array, name)
         size = (channels.shape[0], channels.shape[1])
         passes = [self._pass(size, factor, views) for factor in views.factors(size, self.card.scale)]
-        probabilities, num_boxes = self._by_boxes(channels, flip=views.flip) or (
+        if boxes is not None:
+            self._check_boxes(boxes, size, name)
+        probabilities, num_boxes = self._by_boxes(channels, boxes, flip=views.flip) or (
             predict_probabilities(
                 self.model, self.card, channels, passes=passes, flip=views.flip, fusion=views.joining
             ),
@@ -174,18 +182,29 @@ class Segmenter:
                 f"{rule.maximum}. Give a smaller one."
             )
 
-    def _by_boxes(self, image: AnyArray, *, flip: bool) -> tuple[Tensor, int] | None:
+    def _check_boxes(self, boxes: Boxes, size: tuple[int, int], name: str) -> None:
+        from pixelwise.engine.proposals import check_inside
+
+        if self.instance_wise is None:
+            raise RequestError(
+                f"boxes have no effect on {self.card.model}, which sees images whole here; accepted: with models that "
+                "see them box by box (deconvnet_vgg16, edeconvnet). Leave them out."
+            )
+        check_inside(boxes, size, name)
+
+    def _by_boxes(self, image: AnyArray, boxes: Boxes | None, *, flip: bool) -> tuple[Tensor, int] | None:
         """Return probabilities (K, H, W) and the number of boxes, where an image is to be seen box by box.
 
-        One without a box that is large enough is seen whole.
+        One without a box that is large enough is seen whole, and so is one that fits into the network's input, unless
+        boxes are given.
         """
         side = size_rule_of(self.model).maximum
-        if self.instance_wise is None or side is None or max(image.shape[:2]) <= side:
+        if self.instance_wise is None or (boxes is None and (side is None or max(image.shape[:2]) <= side)):
             return None
         from pixelwise.engine.instance_wise import instance_wise_probabilities, windows_of
 
         how, card = self.instance_wise, self.card
-        boxes = how.propose(image)
+        boxes = how.propose(image) if boxes is None else boxes
         count = len(windows_of(boxes, how))
         if not count:
             return None
@@ -262,6 +281,14 @@ class Segmenter:
         layers = layer_table(twin, in_channels=self.card.in_channels, input_size=(size, size))
         fields = receptive_fields(layers, axis=0, period=rule.period)
         return None if fields is None else -(-max(fields) // 2)
+
+
+def _as_boxes(given: Boxes | Sequence[Sequence[float]] | None) -> Boxes | None:
+    if given is None:
+        return None
+    from pixelwise.engine import proposals
+
+    return given if isinstance(given, proposals.Boxes) else proposals.boxes_of_rows(given, "given")
 
 
 def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,16 +108,25 @@ def read_boxes(path: Path | str) -> Boxes:
         raise RequestError(f"boxes {place}: it {what}; accepted: {', '.join(SUFFIXES)} files. Give the path of one.")
     try:
         rows = _READERS[place.suffix.lower()](place.read_bytes())
-        table = np.asarray(rows, np.float64).reshape(len(rows), -1) if len(rows) else np.empty((0, 4))
     except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
-        raise RequestError(
-            f"boxes {place} cannot be read ({type(error).__name__}: {error}); accepted: rows of x1, y1, x2, y2 and "
-            "perhaps score, equally long. Correct the file."
-        ) from error
+        raise _unreadable(str(place), error) from error
+    return boxes_of_rows(rows, str(place))
+
+
+def boxes_of_rows(rows: Sequence[Any] | NDArray[Any], place: str) -> Boxes:
+    """Return boxes from rows of four or five numbers, x1, y1, x2, y2 and perhaps score, best first where scored.
+
+    Raises:
+        RequestError: if the rows are none; it names `place`.
+    """
+    try:
+        table = np.asarray(rows, np.float64).reshape(len(rows), -1) if len(rows) else np.empty((0, 4))
+    except (TypeError, ValueError) as error:
+        raise _unreadable(place, error) from error
     if table.shape[1] not in (4, 5):
         raise RequestError(
             f"boxes {place} has rows of {table.shape[1]} numbers; accepted: 4 (x1, y1, x2, y2) or 5 (and score). "
-            "Correct the file."
+            "Correct them."
         )
     _check(place, table)
     if table.shape[1] == 4:
@@ -126,7 +135,27 @@ def read_boxes(path: Path | str) -> Boxes:
     return Boxes(corners=table[:, :4], scores=table[:, 4])
 
 
-def _check(place: Path, table: NDArray[np.float64]) -> None:
+def check_inside(boxes: Boxes, size: tuple[int, int], image: str) -> None:
+    """Refuse boxes that leave an image of (height, width) pixels."""
+    corners, (height, width) = boxes.corners, size
+    outside = (corners[:, :2] < 0).any(axis=1) | (corners[:, 2] > width) | (corners[:, 3] > height)
+    if outside.any():
+        row = int(np.argmax(outside))
+        numbers = ", ".join(f"{value:g}" for value in corners[row])
+        raise RequestError(
+            f"box {numbers} is not inside {image}, {height} x {width} pixels; accepted: x1 and y1 from 0, x2 up to "
+            f"{width}, y2 up to {height}. Cut it at the image's border, or give the boxes of this image."
+        )
+
+
+def _unreadable(place: str, error: Exception) -> RequestError:
+    return RequestError(
+        f"boxes {place} cannot be read ({type(error).__name__}: {error}); accepted: rows of x1, y1, x2, y2 and "
+        "perhaps score, equally long. Correct them."
+    )
+
+
+def _check(place: str, table: NDArray[np.float64]) -> None:
     """Refuse rows with numbers that are not finite, or without area."""
     wrong = ~np.isfinite(table).all(axis=1) | (table[:, 2] <= table[:, 0]) | (table[:, 3] <= table[:, 1])
     if wrong.any():
@@ -134,7 +163,7 @@ def _check(place: Path, table: NDArray[np.float64]) -> None:
         numbers = ", ".join(f"{value:g}" for value in table[row])
         raise RequestError(
             f"boxes {place}: box {row + 1} of {len(table)} is {numbers}; accepted: finite numbers, x1 < x2, y1 < y2 "
-            "(corners, not width and height). Correct the file."
+            "(corners, not width and height). Correct it."
         )
 
 
@@ -142,11 +171,11 @@ def _json_rows(content: bytes) -> list[list[Any]]:
     given = json.loads(content)
     if not isinstance(given, list):
         raise ValueError("not a list of boxes")
-    return [_named(row) if isinstance(row, dict) else row for row in given]
+    return [named_row(row) if isinstance(row, dict) else row for row in given]
 
 
 def _csv_rows(content: bytes) -> list[list[Any]]:
-    return [_named(row) for row in csv.DictReader(io.StringIO(content.decode("utf-8-sig")), skipinitialspace=True)]
+    return [named_row(row) for row in csv.DictReader(io.StringIO(content.decode("utf-8-sig")), skipinitialspace=True)]
 
 
 def _npy_rows(content: bytes) -> list[Any]:
@@ -156,7 +185,7 @@ def _npy_rows(content: bytes) -> list[Any]:
     return list(array)
 
 
-def _named(row: dict[str, Any]) -> list[Any]:
+def named_row(row: Mapping[str, Any]) -> list[Any]:
     """Return the numbers of a row with names."""
     return [row[name] for name in COLUMNS] + ([row["score"]] if "score" in row else [])
 
