@@ -15,6 +15,7 @@ from pixelwise.engine.config import build_config
 from pixelwise.engine.listener import Silent
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.session import SemanticSession
+from pixelwise.models.deeplabv2_resnet import deeplabv2_resnet101_msc
 from pixelwise.structures import SegmentationOutput, SizeRule
 
 
@@ -60,3 +61,19 @@ def test_weights_must_match_the_outputs(session: SemanticSession) -> None:
     model.aux_weights = (0.4, 0.4)
     with pytest.raises(ValueError, match="zip"):
         session.loss_of(model, batch())
+
+
+def test_deeplab_trains_on_four_score_maps(session: SemanticSession) -> None:
+    """The fused scores, scale 1 and scale 0.75 on every eighth label, scale 0.5 on every sixteenth, equal weights."""
+    session.config = session.config.model_copy(update={"train_on": "scores"})
+    torch.manual_seed(0)
+    model = deeplabv2_resnet101_msc(num_classes=3, base_channels=1, blocks=(1, 1, 1, 1))
+    images, labels = torch.randn(2, 3, 65, 40), torch.randint(0, 3, (2, 65, 40))
+    given = Batch(images=images, labels=labels, weights=None, names=("a", "b"))
+    maps = model.scores(images)
+    steps = (8, 8, 8, 16)
+    losses = [
+        session.loss(scores, labels[:, ::step, ::step], None)
+        for step, scores in zip(steps, (maps.logits, *maps.aux), strict=True)
+    ]
+    torch.testing.assert_close(session.loss_of(model, given), sum(losses))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelwise.layers.zoom import zoom
+from pixelwise.layers.zoom import pad_to_grid, zoom
 
 
 def by_neighbours(x: Tensor, factor: int, height: int, width: int) -> Tensor:
@@ -42,3 +42,12 @@ def test_interpolation_is_that_of_the_two_neighbours(factor: int) -> None:
 def test_a_window_is_cut_out_of_the_whole() -> None:
     x = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(1))
     assert torch.equal(zoom(x, 8, size=(20, 10), offset=7), zoom(x, 8)[:, :, 7:27, 7:17])
+
+
+def test_padding_puts_the_last_pixel_on_a_cell() -> None:
+    images = torch.ones(2, 3, 40, 33)
+    padded = pad_to_grid(images, 8)
+    assert padded.shape == (2, 3, 41, 33)
+    assert torch.equal(padded[:, :, :40], images)
+    assert not padded[:, :, 40:].any()
+    assert pad_to_grid(padded, 8) is padded

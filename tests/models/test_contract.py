@@ -44,6 +44,12 @@ PARAMETERS = {
     "deeplabv2_vgg16_largefov": 20_485_954,
     "deeplabv2_vgg16_aspp_s": 37_799_752,
     "deeplabv2_vgg16_aspp_l": 37_799_752,
+    "deeplabv2_resnet101": 42_647_624,
+    "deeplabv2_resnet101_msc": 42_647_624,
+    "deeplabv3_resnet50": 39_043_650,
+    "deeplabv3_resnet101": 58_035_778,
+    "deeplabv3_cascade_resnet50": 63_675_458,
+    "deeplabv3_cascade_resnet101": 82_667_586,
     "drn_a_18": 11_177_538,
     "drn_a_34": 21_285_698,
     "drn_a_50": 23_512_130,
@@ -63,6 +69,8 @@ PARAMETERS = {
     "drnseg_d_54": 35_297_202,
     "drnseg_d_105": 54_289_330,
     "hypercolumn_vgg16": 14_717_634,
+    "fcn_resnet50": 35_307_588,
+    "fcn_resnet101": 54_299_716,
 }
 
 # At their debug size these are the network of a sibling, which is run in their place.
@@ -74,6 +82,9 @@ TWINS = {
     "drnseg_c_42": "drnseg_c_26",
     "drnseg_d_38": "drnseg_d_22",
     "drnseg_d_105": "drnseg_d_54",
+    "deeplabv3_resnet101": "deeplabv3_resnet50",
+    "deeplabv3_cascade_resnet101": "deeplabv3_cascade_resnet50",
+    "fcn_resnet101": "fcn_resnet50",
 }
 
 every_model = pytest.mark.parametrize("name", list_models())

@@ -59,18 +59,19 @@ class SemanticSession(Session[Item]):
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
             output = self.forward(model, images)
-        if config.train_on == "scores":
-            labels = labels_of_scores(model, labels, output.logits)
-        loss: torch.Tensor = self.loss(output.logits, labels, weights)
-        for factor, aux in zip(aux_weights_of(model) if output.aux else (), output.aux, strict=True):
-            loss = loss + factor * self.loss(aux, labels, weights)
+        factors = (1.0, *(aux_weights_of(model) if output.aux else ()))
+        loss = torch.zeros((), device=device)
+        for index, (factor, logits) in enumerate(zip(factors, (output.logits, *output.aux), strict=True)):
+            coarse = config.train_on == "scores"
+            truth = labels_of_scores(model, labels, logits, output=index) if coarse else labels
+            loss = loss + factor * self.loss(logits, truth, weights)
         return loss
 
     def forward(self, model: nn.Module, images: torch.Tensor) -> SegmentationOutput:
         """Return the logits of a training batch, and the auxiliary ones where the model has them."""
         try:
             if self.config.train_on == "scores":
-                return SegmentationOutput(coarse_scores(model, images))
+                return coarse_scores(model, images)
             output: SegmentationOutput = model(images)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):

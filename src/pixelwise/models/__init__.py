@@ -5,9 +5,10 @@ from pixelwise.models import fcn, fcn_alexnet, fcn_googlenet
 from pixelwise.models import deconvnet, edeconvnet
 from pixelwise.models import segnet, bayesian_segnet
 from pixelwise.models import dilation
-from pixelwise.models import deeplabv1, deeplabv2_vgg
+from pixelwise.models import deeplabv1, deeplabv2_vgg, deeplabv2_resnet, deeplabv3, deeplabv3_cascade
 from pixelwise.models import drn, drnseg
 from pixelwise.models import hypercolumn
+from pixelwise.models import fcn_resnet
 from pixelwise.registry import create_model, known_names, list_models, model_info, model_options
 
 __all__ = [
@@ -15,7 +16,10 @@ __all__ = [
     "create_model",
     "deconvnet",
     "deeplabv1",
+    "deeplabv2_resnet",
     "deeplabv2_vgg",
+    "deeplabv3",
+    "deeplabv3_cascade",
     "dilation",
     "drn",
     "drnseg",
@@ -23,6 +27,7 @@ __all__ = [
     "fcn",
     "fcn_alexnet",
     "fcn_googlenet",
+    "fcn_resnet",
     "hypercolumn",
     "known_names",
     "list_models",

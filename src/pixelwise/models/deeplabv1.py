@@ -119,6 +119,8 @@ class Head(VGG16Trunk):
 class DeepLab(Head):
     """The 7x7 and 4x4 networks: pools of 2x2 behind a border of one."""
 
+    score_grids = ((1, STRIDE),)  # first pixel and step of `scores`
+
     def __init__(
         self, *, in_channels: int, num_classes: int, base_channels: int, kernel: int, rate: int, dropout: float
     ) -> None:
