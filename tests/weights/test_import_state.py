@@ -16,8 +16,7 @@ from pixelwise.cli.import_weights import command
 from pixelwise.engine.import_state import import_state
 from pixelwise.engine.model_file import load_model
 from pixelwise.errors import RequestError
-from pixelwise.models import list_models
-from pixelwise.weights.state_catalogue import SOURCES
+from pixelwise.weights import torchvision
 
 NARROW = {"base_channels": 2}
 
@@ -109,9 +108,7 @@ def test_caffe_options_are_refused(option: tuple[str, ...], tmp_path: Path) -> N
     assert f"{option[0]} has no effect on a PyTorch file" in said
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in list_models() if any(form.trunk for source in SOURCES for form in source.get(name, ()))]
-)
+@pytest.mark.parametrize("name", [name for name, forms in torchvision.FORMATS.items() if torchvision.VGG16 in forms])
 def test_vgg16_starts_every_system_that_began_so(name: str, tmp_path: Path) -> None:
     done = start(tmp_path, vgg16(tmp_path), name=name)
     taken = {use.ours for use in done.conversion.taken}

@@ -35,6 +35,20 @@ VOC = DatasetFile(
 )
 # CamVid as SegNet distributes it: 11 classes, 11 is unlabelled.
 CAMVID = DatasetFile(name="SegNet's CamVid", classes=CAMVID_CLASSES, ignore_index=11)
+# Cityscapes, the 19 classes that its benchmark scores ("train ids"): Cordts et al., CVPR 2016, and cityscapesScripts.
+CITYSCAPES = DatasetFile(
+    name="Cityscapes",
+    classes=(
+        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+        *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    ),
+    ignore_index=255,
+    palette=(
+        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153)),
+        *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0)),
+        *((0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+    ),
+)
 
 
 def known_by_names(names: Iterable[str], layout: str) -> DatasetFile | None:

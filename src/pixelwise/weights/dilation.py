@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pixelwise.data import known
 from pixelwise.weights.published import VGG16_TRUNK, Colour, Published, TrainedOn, voc
 
 URBAN_CLASSES = (
@@ -15,15 +16,6 @@ URBAN_CLASSES = (
 URBAN_COLOURS: tuple[Colour, ...] = (
     *((128, 0, 0), (128, 128, 0), (128, 128, 128), (64, 0, 128), (192, 128, 128), (128, 64, 128)),
     *((64, 64, 0), (64, 64, 128), (192, 192, 128), (0, 0, 192), (0, 128, 192)),
-)
-CITYSCAPES_CLASSES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
-    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-)
-CITYSCAPES_COLOURS: tuple[Colour, ...] = (
-    *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153)),
-    *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0)),
-    *((0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
 VOC = voc((102.93, 111.36, 116.52))
 CAMVID = TrainedOn(
@@ -34,7 +26,10 @@ CAMVID = TrainedOn(
 )
 KITTI = replace(CAMVID, name="KITTI", mean=(96.19429688, 95.55136972, 91.34692262))
 CITYSCAPES = TrainedOn(
-    name="Cityscapes", mean=(72.39, 82.91, 73.16), classes=CITYSCAPES_CLASSES, palette=CITYSCAPES_COLOURS
+    name="Cityscapes",
+    mean=(72.39, 82.91, 73.16),
+    classes=known.CITYSCAPES.classes,
+    palette=known.CITYSCAPES.palette or (),
 )
 
 CONTEXT = {r"ctx?_\w+": "the context network; the front end stands before it"}

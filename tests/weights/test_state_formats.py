@@ -1,0 +1,105 @@
+"""Other libraries' files, made with their names, become our models with equal logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelwise.data.known import VOC_CLASSES
+from pixelwise.engine.import_state import import_state
+from pixelwise.engine.model_file import load_model
+from pixelwise.errors import RequestError
+from pixelwise.models import create_model, model_info
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Give a network statistics that are not those of a fresh one."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def imported(name: str, state: dict[str, Tensor] | Any, folder: Path, **given: Any) -> Any:
+    torch.save(state, folder / "w.pth")
+    done = import_state(name, folder / "w.pth", out=folder / "m.safetensors", **given)
+    return done, load_model(folder / "m.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_resnet101"])
+@pytest.mark.parametrize("aux", [True, False])
+def test_torchvisions_segmenters(name: str, aux: bool, tmp_path: Path) -> None:
+    segmentation = pytest.importorskip("torchvision.models.segmentation")
+    theirs = randomised(getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+    done, (ours, card) = imported(name, theirs.state_dict(), tmp_path)
+    assert card.classes == VOC_CLASSES
+    assert card.options["aux"] is aux
+    assert done.conversion.left_out == {}
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        wanted = theirs(images)["out"]
+        torch.testing.assert_close(ours(images).logits, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3_cascade_resnet50", "drnseg_a_50", "fcn_resnet50"])
+def test_torchvisions_resnet_as_a_trunk(name: str, tmp_path: Path) -> None:
+    resnet = pytest.importorskip("torchvision.models.resnet")
+    debug = model_info(name).debug
+    theirs = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=10).state_dict()
+    given = {"num_classes": 4, "trunk": True, "options": {"blocks": (1, 1, 1, 1)}}
+    assert "blocks" in debug
+    done, (ours, _) = imported(name, theirs, tmp_path, **given)
+    stem = ours.state_dict()["base.0.weight" if name.startswith("drnseg") else "backbone.conv1.weight"]
+    assert torch.equal(stem, theirs["conv1.weight"])
+    assert set(done.conversion.left_out) == {"fc.weight", "fc.bias"}
+    assert len(done.conversion.taken) == len(theirs) - 2
+
+
+@pytest.mark.parametrize("name", ["drn_a_18", "drn_c_26", "drn_c_58", "drn_d_22", "drn_d_54"])
+def test_drns_classifiers(name: str, tmp_path: Path) -> None:
+    debug = dict(model_info(name).debug)
+    theirs = randomised(create_model(name, num_classes=10, **debug)).state_dict()
+    done, (ours, card) = imported(
+        name, {f"module.{key}": value for key, value in theirs.items()}, tmp_path, options=debug
+    )
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
+    assert card.num_classes == 10
+    assert done.within == "prefix 'module.' taken off"
+
+
+@pytest.mark.parametrize("name", ["drnseg_a_50", "drnseg_c_26", "drnseg_d_22"])
+def test_drns_segmenters(name: str, tmp_path: Path) -> None:
+    debug = dict(model_info(name).debug)
+    state = randomised(create_model(name, num_classes=19, **debug)).state_dict()
+    # Files of PyTorch before 0.4.1 have no batch counters.
+    theirs = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    done, (ours, card) = imported(name, {"state_dict": theirs, "epoch": 3, "best_prec1": 0.5}, tmp_path, options=debug)
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items() if key in theirs)
+    assert done.conversion.counters == len(state) - len(theirs)
+    assert card.classes[0] == "road"
+    assert card.normalisation.mean == (0.29010095, 0.32808144, 0.28696394)
+
+
+@pytest.mark.parametrize("name", ["drnseg_c_26", "drnseg_d_22"])
+def test_a_drn_classifier_starts_the_segmenter(name: str, tmp_path: Path) -> None:
+    debug = dict(model_info(name).debug)
+    classifier = create_model(name.replace("drnseg", "drn"), num_classes=10, **debug).state_dict()
+    done, (ours, _) = imported(name, classifier, tmp_path, options=debug, trunk=True, num_classes=3)
+    assert set(done.conversion.left_out) == {"fc.weight", "fc.bias"}
+    assert set(done.conversion.own) == {key for key in ours.state_dict() if key.startswith(("seg.", "up."))}
+
+
+def test_another_depth_is_refused_with_the_first_layer_that_has_no_place(tmp_path: Path) -> None:
+    debug = dict(model_info("drn_d_22").debug)
+    deeper = create_model("drn_d_38", num_classes=10, **{**debug, "blocks": (1, 1, 2, 2, 1, 1, 1, 1)}).state_dict()
+    with pytest.raises(RequestError, match=r"looks like fyu/drn's and holds 'layer3\.1\..*for which drn_d_22 has no"):
+        imported("drn_d_22", deeper, tmp_path, options={**debug, "blocks": (1, 1, 1, 1, 1, 1, 1, 1)})
