@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from pixelwise.report import look_figures as figures
 from pixelwise.report.look import look
 from pixelwise.report.look_layers import Place, Unit, central_unit, find_layers, stages
 from pixelwise.report.look_pass import input_gradient
-from pixelwise.report.look_scene import Scene, open_scene, open_target
+from pixelwise.report.look_scene import Scene, measure_batch_norm, open_scene, open_target
 from pixelwise.report.look_sheet import CONTENT_WIDTH, MARGIN, column_width, heat
 from pixelwise.structures import SegmentationOutput, SizeRule
 
@@ -169,7 +168,7 @@ def hooked(scene: Scene, batch: Tensor, path: str) -> Tensor:
 def test_watched_layers_equal_a_hook(name: str, paths: tuple[str, ...]) -> None:
     scene = make_scene(name, random_image(40, 52))
     rows = {path: find_layers(scene.layers, path, model=name)[-1] for path in paths}
-    readers: dict[int, Callable[[Tensor], Tensor]] = dict.fromkeys(rows.values(), torch.clone)
+    readers = dict.fromkeys(rows.values(), lambda operation: operation.output.clone())
     watched = scene.predict(readers)
     for path, row in rows.items():
         expected = hooked(scene, watched.batch, path)
@@ -348,12 +347,14 @@ def test_probabilities_are_on_one_scale(run: Path, tmp_path: Path) -> None:
     look(run, image, out=tmp_path / "page.html")
     prediction = load_segmenter(run).predict(image)
     pictures = images_of((tmp_path / "page.html").read_text())[-5:]
+    end = figures.scale_end(prediction.probabilities.numpy())
     for values, drawn in zip(prediction.probabilities.numpy(), pictures, strict=True):
         view = figures.View(picture=figures.NO_PICTURE, size=(60, 70))
-        shown = figures.on_image(values, Place(), view, (drawn.shape[0], drawn.shape[1]))
+        shown = figures.on_image(values / end, Place(), view, (drawn.shape[0], drawn.shape[1]))
         expected = np.asarray(heat(shown).convert("RGB")).astype(int)
         assert np.abs(drawn - expected).max() <= 3  # at most a step of the colour map
     page = (tmp_path / "page.html").read_text()
+    assert f"probability 0 <i></i> {end:g}<" in page
     share = (prediction.labels == 2).mean()
     assert f"Bäume · {share:.1%}" in page
 
@@ -365,6 +366,8 @@ def test_a_layer_is_drawn_with_all_its_channels(tmp_path: Path) -> None:
     assert "relu · 4 channels of 20 x 26 · stride 2 · receptive field 14 x 14" in page
     opened = open_target("unet_small", read_image(image), num_classes=None, seed=None, options=SMALL)
     scene = open_scene(opened.segmenter, read_image(image))
+    assert measure_batch_norm(scene)
+    assert "Its batch normalisations were measured on this image and its mirror image." in page
     maps = hooked(scene, scene.predict({}).batch, "down.1.5").numpy()
     drawn = images_of(page)[2:]
     assert len(drawn) == 4
@@ -481,7 +484,7 @@ def test_a_network_that_sees_everything(tmp_path: Path, monkeypatch: pytest.Monk
     assert looked.layers[0] == "conv"
     page = (tmp_path / "page.html").read_text()
     assert "receptive field: the whole image" in page
-    assert "Its middle, 24 x 20 pixels, is shown" in page
+    assert "The network saw all of it shrunk to 24 x 20: it takes 24 x 24 at most." in page
     assert "receptive field of the marked output pixel: the whole image" in page
     look("whole", image, out=tmp_path / "mean.html", layer="mean")
     assert "6 channels of 1 x 1" in (tmp_path / "mean.html").read_text()

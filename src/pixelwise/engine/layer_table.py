@@ -36,6 +36,7 @@ class Layer:
         parameters: parameters of the module, counted at its first use.
         flops: floating-point operations for one image, a multiply-add counted as two; convolutions and
             matrix products only.
+        pool: of an unpooling, the row of the pooling whose switches it takes.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Layer:
     windows: tuple[Window, Window] | None = (Window(), Window())
     parameters: int = 0
     flops: int = 0
+    pool: int | None = None
 
 
 @dataclass
@@ -55,6 +57,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     paths: list[str] = field(default_factory=list)
     # Tensors are kept alive, since an id may be used again once its tensor is gone.
     rows: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    switches: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -74,8 +77,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.rows[id(tensor)] = (sources[0], tensor)
             elif sources:
                 row = _read_operation(func, args, tensor)
-                self.layers.append(replace(row, name=self.paths[-1] if self.paths else "", inputs=sources))
+                pool = next((self.switches[id(t)][0] for t in _tensors(args) if id(t) in self.switches), None)
+                self.layers.append(replace(row, name=self.paths[-1] if self.paths else "", inputs=sources, pool=pool))
                 self.rows[id(tensor)] = (len(self.layers) - 1, tensor)
+                if func.overloadpacket is aten.max_pool2d_with_indices:
+                    self.switches[id(out[1])] = (len(self.layers) - 1, out[1])
         return out
 
 

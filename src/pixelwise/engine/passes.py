@@ -154,7 +154,7 @@ def predict_probabilities(
     for view in passes:
         scaled = resize_image(image, view.factor)
         if view.window is None:
-            small = card.normalisation(_within(scaled, size_rule_of(model).maximum))
+            small = card.normalisation(shrink_within(scaled, size_rule_of(model).maximum))
             sides = [small, small[:, ::-1]] if flip else [small]
             logits = [predict_logits(model, side, tile=view.tile, halo=view.halo) for side in sides]
             logits = [scores.flip(2) if mirrored else scores for mirrored, scores in enumerate(logits)]
@@ -176,7 +176,7 @@ def _at_size(scores: Tensor, image: AnyArray) -> Tensor:
     return functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def _within(image: AnyArray, side: int | None) -> AnyArray:
+def shrink_within(image: AnyArray, side: int | None) -> AnyArray:
     """Return an image (H, W, C) with no side above `side`: a longer one is shrunk, whatever becomes of the shape."""
     height, width = image.shape[:2]
     if side is None or max(height, width) <= side:

@@ -19,6 +19,7 @@ from pixelwise.engine.model_file import Option
 from pixelwise.engine.predict import Prediction
 from pixelwise.errors import RequestError, closest
 from pixelwise.files import check_writable, write_atomically
+from pixelwise.report.look_decoder import Decoder
 from pixelwise.report.look_figures import (
     MAX_SLICES,
     MAX_TILES,
@@ -30,14 +31,23 @@ from pixelwise.report.look_figures import (
     label_panel,
     photo_panel,
     probability_picture,
+    scale_end,
     strongest_channels,
 )
-from pixelwise.report.look_layers import find_layers, stages
-from pixelwise.report.look_pass import MAX_GRADIENT_BYTES, Watched, gradient_bytes, input_gradient
-from pixelwise.report.look_scene import Scene, open_scene, open_target
+from pixelwise.report.look_layers import find_layers, layer_title, stages
+from pixelwise.report.look_pass import (
+    MAX_GRADIENT_BYTES,
+    Operation,
+    Reader,
+    Watched,
+    gradient_bytes,
+    input_gradient,
+)
+from pixelwise.report.look_scene import Scene, measure_batch_norm, open_scene, open_target
 from pixelwise.report.look_sheet import Panel, Section, Sheet, sheet_html, sheet_png
 
 ENDINGS = (".png", ".html")
+MEASURED = "Its batch normalisations were measured on this image and its mirror image."
 EACH_ITSELF = "Each is drawn on its own scale, from its lowest to its highest value"
 
 
@@ -93,9 +103,10 @@ def look(
     rows = [] if layer is None else find_layers(scene.layers, layer, model=scene.card.model)
     index = None if class_name is None else _find_class(scene.card.classes, class_name)
     check_writable(path.parent)
+    measured = not opened.trained and measure_batch_norm(scene)
     sheet = Sheet(
         title=f"{scene.card.model} · {source.name}",
-        facts=[opened.origin, *_size_facts(scene, array)],
+        facts=[opened.origin, *([MEASURED] if measured else []), *_size_facts(scene, array)],
         sections=_sections(scene, rows, index),
     )
     write_atomically(path, sheet_png(sheet) if path.suffix.lower() == ".png" else sheet_html(sheet))
@@ -137,7 +148,12 @@ def _size_facts(scene: Scene, image: AnyArray) -> list[str]:
     """Say which pixels are shown and what the network saw of them."""
     window, card = scene.window.shape[:2], scene.card
     facts = []
-    if window != image.shape[:2]:
+    if window != image.shape[:2] and scene.rule.maximum is not None:
+        facts.append(
+            f"The image has {_by(image.shape[:2])} pixels. The network saw all of it shrunk to {_by(window)}: it takes "
+            f"{scene.rule.maximum} x {scene.rule.maximum} at most."
+        )
+    elif window != image.shape[:2]:
         facts.append(
             f"The image has {_by(image.shape[:2])} pixels. Its middle, {_by(window)} pixels, is shown, and is all that "
             "the network saw."
@@ -155,20 +171,37 @@ def _sections(scene: Scene, rows: Sequence[int], class_index: int | None) -> lis
     """Run the model and draw what was asked for: layers, a class, or the overview."""
     overview = not rows and class_index is None
     drawn = stages(scene.layers, scene.strides) if overview else rows
-    watched = scene.predict({row: partial(_maps, scene, row, strongest=overview) for row in drawn})
+    decoder = Decoder(scene, None if overview else rows)
+    gathered = decoder.readers()
+    readers = {
+        row: partial(_read, gathered.get(row, []), partial(_maps, scene, row, strongest=overview, drawn=row in drawn))
+        for row in {*drawn, *gathered}
+    }
+    watched = scene.predict(readers)
     if overview:
         return [
             _summary(scene, watched),
             _filters(scene),
-            *_activations(scene, watched.seen),
+            *_activations(scene, {row: watched.seen[row] for row in drawn}),
+            *decoder.sections(),
             _probabilities(scene, watched.prediction),
         ]
     sections = [section for row in rows for section in _layer(scene, row, watched.seen[row])]
+    sections += decoder.of_layers(rows)
     return sections if class_index is None else [*sections, _class(scene, watched.prediction, class_index)]
 
 
-def _maps(scene: Scene, row: int, output: Tensor, *, strongest: bool) -> list[Panel]:
-    """Draw the first channels of a layer's output (C, h, w), or the strongest ones."""
+def _read(gather: Sequence[Reader[None]], draw: Reader[list[Panel]], operation: Operation) -> list[Panel]:
+    for reader in gather:
+        reader(operation)
+    return draw(operation)
+
+
+def _maps(scene: Scene, row: int, operation: Operation, *, strongest: bool, drawn: bool) -> list[Panel]:
+    """Draw the first channels of a layer's output (C, h, w), or the strongest ones; none of a row that is only read."""
+    if not drawn:
+        return []
+    output = operation.output
     maps = (output if output.ndim == 3 else output.reshape(-1, 1, 1)).numpy()
     channels = strongest_channels(maps) if strongest else list(range(min(MAX_TILES, len(maps))))
     return channel_panels(maps, channels, scene.place(row), scene.view, 8 if strongest else _columns(len(channels)))
@@ -227,7 +260,13 @@ def _activations(scene: Scene, seen: Mapping[int, list[Panel]]) -> list[Section]
     )
     head = Section(title="Activations, layer by layer", note=note, scale=("lowest", "highest"))
     parts = [
-        Section(title=scene.labels[row], note=_layer_facts(scene, row), panels=panels, columns=8, part=True)
+        Section(
+            title=layer_title(scene.layers, scene.labels, row),
+            note=_layer_facts(scene, row),
+            panels=panels,
+            columns=8,
+            part=True,
+        )
         for row, panels in sorted(seen.items())
     ]
     return [head, *parts]
@@ -246,15 +285,16 @@ def _probabilities(scene: Scene, prediction: Prediction) -> Section:
     count = min(scene.card.num_classes, MAX_TILES)
     columns = _columns(count) if count > 2 else 4
     maps = prediction.probabilities[:count].cpu().numpy()
-    panels = []
+    panels, end = [], scale_end(maps)
     for index, values in enumerate(maps):
         share = f"{scene.card.classes[index]} · {(prediction.labels == index).mean():.1%}"
         color = scene.card.palette[index]
-        panels.append(Panel(picture=probability_picture(values, columns), caption=share, color=color))
+        panels.append(Panel(picture=probability_picture(values, columns, end=end), caption=share, color=color))
     note = "All maps are on one scale. Beside a name: the share of the pixels where the class is the most probable one."
     if count < scene.card.num_classes:
         note += f" The first {count} of {scene.card.num_classes} classes are drawn."
-    return Section(title="Class probabilities", note=note, panels=panels, columns=columns, scale=("probability 0", "1"))
+    scale = ("probability 0", f"{end:g}")
+    return Section(title="Class probabilities", note=note, panels=panels, columns=columns, scale=scale)
 
 
 def _layer(scene: Scene, row: int, panels: list[Panel]) -> list[Section]:
@@ -283,9 +323,9 @@ def _class(scene: Scene, prediction: Prediction, index: int) -> Section:
     """Draw one class large: its probabilities alone and on the image, and where it wins."""
     name, color, columns = scene.card.classes[index], scene.card.palette[index], 2
     values = prediction.probabilities[index].cpu().numpy()
-    wins = prediction.labels == index
+    wins, end = prediction.labels == index, scale_end(values)
     alone = Panel(
-        picture=probability_picture(values, columns),
+        picture=probability_picture(values, columns, end=end),
         caption=f"probability: {values.min():.3f} to {values.max():.3f}, on average {values.mean():.3f}",
     )
     where = f"where {name} is the most probable class: {wins.mean():.1%} of the pixels"
@@ -298,5 +338,5 @@ def _class(scene: Scene, prediction: Prediction, index: int) -> Section:
             label_panel(scene.view, np.where(wins, 0, -1), [color], where, columns),
         ],
         columns=columns,
-        scale=("probability 0", "1"),
+        scale=("probability 0", f"{end:g}"),
     )

@@ -88,6 +88,18 @@ def _nearest_units(
     return np.clip(nearest, 0, units - 1), samples
 
 
+def kinds_on_image(values: NDArray[np.uint8], place: Place, view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resample a map (h, w) of numbers that stand for kinds as `on_image` does, without averaging: the middle one."""
+    rows, columns = (
+        units[samples // 2 :: samples]
+        for units, samples in (
+            _nearest_units(size[axis], (view.top, view.left)[axis], view.size[axis], place, axis, values.shape[axis])
+            for axis in (0, 1)
+        )
+    )
+    return np.asarray(values[rows[:, None], columns[None]])
+
+
 def stretched(values: Values) -> Values:
     """Bring values to 0..1, their lowest and highest; equal ones become 0."""
     low, high = float(values.min()), float(values.max())
@@ -205,11 +217,21 @@ def label_panel(view: View, labels: LabelMap, palette: Palette, caption: str, co
     )
 
 
-def probability_picture(probability: Values, columns: int) -> Image.Image:
-    """Draw probabilities (h, w) on the scale 0 to 1."""
+def scale_end(probabilities: Values) -> float:
+    """Return the end of a scale from 0 on which probabilities can be told apart: 1, or less where all are small.
+
+    >>> scale_end(np.float32([0.51, 0.2])), scale_end(np.float32([0.06]))
+    (1.0, 0.1)
+    """
+    most = float(probabilities.max(initial=0))
+    return next((end for end in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if most <= end), 1.0)
+
+
+def probability_picture(probability: Values, columns: int, *, end: float) -> Image.Image:
+    """Draw probabilities (h, w) on the scale 0 to `end`."""
     height, width = probability.shape
     size = panel_size((height, width), columns)
-    return heat(on_image(probability, Place(), View(picture=NO_PICTURE, size=(height, width)), size))
+    return heat(on_image(probability / end, Place(), View(picture=NO_PICTURE, size=(height, width)), size))
 
 
 def class_panel(view: View, probability: Values, color: tuple[int, int, int], columns: int) -> Panel:

@@ -14,6 +14,7 @@ from pixelwise.engine.layer_table import Interval, Layer, Window, input_span, re
 from pixelwise.errors import RequestError, closest
 
 MAX_STAGES = 16
+UNPOOL = "unpool"
 
 # Kinds that only finish the layer before them, and kinds that only move or thin out what others computed.
 _FINISHING = ("batch norm", "relu", "dropout")
@@ -32,6 +33,19 @@ def layer_labels(layers: Sequence[Layer]) -> list[str]:
         seen[name] += 1
         labels.append(name if total[name] == 1 else f"{name}:{seen[name]}")
     return labels
+
+
+def layer_title(layers: Sequence[Layer], labels: Sequence[str], row: int) -> str:
+    """Return a row's name for a heading; one that the model itself computes has the name of what it finishes as well.
+
+    So "relu:2" is "conv1_2 (relu:2)".
+    """
+    source = row
+    while source >= 0 and layers[source].kind in _FINISHING:
+        source = layers[source].inputs[0]
+    if layers[row].name or source < 0 or not layers[source].name:
+        return labels[row]
+    return f"{layers[source].name} ({labels[row]})"
 
 
 def find_layers(layers: Sequence[Layer], wanted: str, *, model: str) -> list[int]:
@@ -68,13 +82,14 @@ def stages(layers: Sequence[Layer], strides: Sequence[tuple[float, float]]) -> l
     """Return the rows that stand for the network in a figure, at most about `MAX_STAGES` of them.
 
     A stage is a run of layers with one stride and one beginning of their names; of the beginnings that keep the
-    number, the longest is taken. Its last layer that computes something stands for it.
+    number, the longest is taken. Its last layer that computes something stands for it. An unpooling is a stage of its
+    own, beyond the number.
     """
     depths = max(layer.name.count(".") + 2 for layer in layers)
     chosen = _stages_at(0, layers, strides)
     for depth in range(1, depths):
         finer = _stages_at(depth, layers, strides)
-        if len(finer) > MAX_STAGES:
+        if sum(layers[row].kind != UNPOOL for row in finer) > MAX_STAGES:
             break
         chosen = finer
     return chosen
@@ -87,7 +102,8 @@ def _stages_at(depth: int, layers: Sequence[Layer], strides: Sequence[tuple[floa
     for index, layer in enumerate(layers):
         joins = layer.kind in _FINISHING or not layer.name
         beginning = before if joins else ".".join(layer.name.split(".")[:depth])
-        if index and (beginning != before or strides[index] != strides[index - 1]):
+        alone = UNPOOL in (layer.kind, layers[index - 1].kind)
+        if index and (beginning != before or strides[index] != strides[index - 1] or alone):
             stage += 1
         before = beginning
         if layer.kind not in _MOVING and len(layer.shape) == 3:

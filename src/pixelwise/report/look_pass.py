@@ -22,7 +22,27 @@ from pixelwise.structures import SegmentationOutput, SizeRule, size_rule_of
 MAX_GRADIENT_BYTES = 4 * 2**30  # of activations kept for the pass back
 
 Seen = TypeVar("Seen")
-Reader = Callable[[Tensor], Seen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A tensor operation as it has just run; the next one may overwrite its tensors.
+
+    Attributes:
+        reads: tensors that it took, (1, C, h, w) each.
+        gives: tensors that it returned; of a max pooling, the maxima and where they were in their maps, y * w + x.
+    """
+
+    reads: tuple[Tensor, ...]
+    gives: tuple[Tensor, ...]
+
+    @property
+    def output(self) -> Tensor:
+        """The output of the layer, float32 (C, h, w) on the CPU."""
+        return self.gives[0][0].float().cpu()
+
+
+Reader = Callable[[Operation], Seen]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +83,13 @@ class _Watch(TorchDispatchMode, Generic[Seen]):  # type: ignore[no-untyped-call]
         if isinstance(tensor, Tensor) and any(source in self._known for source in _tensors(args)):
             self._known[tensor] = True
             if func.overloadpacket is not torch.ops.aten.alias:  # a crop that changes nothing is no row
-                self._read(tensor)
+                self._read(args, out)
         return out
 
-    def _read(self, tensor: Tensor) -> None:
+    def _read(self, args: tuple[Any, ...], out: Any) -> None:
         if self.rows in self.readers:
-            self.seen[self.rows] = self.readers[self.rows](tensor[0].float().cpu())
+            operation = Operation(reads=tuple(_tensors(args)), gives=tuple(_tensors((out,))))
+            self.seen[self.rows] = self.readers[self.rows](operation)
         self.rows += 1
 
 
@@ -109,7 +130,7 @@ def watch(segmenter: Segmenter, image: AnyArray, readers: Mapping[int, Reader[Se
     Args:
         segmenter: the model.
         image: (H, W, C).
-        readers: by row of the layer table, what to make of the layer's output, float32 (C, h, w) on the CPU.
+        readers: by row of the layer table, what to make of the operation.
         rows: rows of the layer table, which the pass must have too.
     """
     model = _Watched(segmenter.model, readers)

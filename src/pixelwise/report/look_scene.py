@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from pixelwise.data.images import AnyArray
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.pictures import default_palette, to_display
 from pixelwise.engine.layer_table import Layer, layer_table
 from pixelwise.engine.model_file import ModelCard, Option, build_model, build_twin
+from pixelwise.engine.passes import shrink_within
+from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.predict import Segmenter, default_device, load_segmenter
 from pixelwise.engine.tiles import plan_spans
 from pixelwise.errors import RequestError, closest
@@ -37,10 +40,12 @@ class Target:
     Attributes:
         segmenter: model and card.
         origin: where its weights come from, in a sentence.
+        trained: whether they are more than a beginning.
     """
 
     segmenter: Segmenter
     origin: str
+    trained: bool
 
 
 def open_target(
@@ -79,7 +84,8 @@ def _trained(path: Path) -> Target:
     segmenter.model.requires_grad_(False).to(memory_format=torch.contiguous_format)
     score = card.metrics.get("miou")
     words = "" if score is None else f"; mean IoU {score:.4f} on its validation images"
-    return Target(segmenter=segmenter, origin=f"Trained: weights of iteration {card.iteration}{words}.")
+    origin = f"Trained: weights of iteration {card.iteration}{words}."
+    return Target(segmenter=segmenter, origin=origin, trained=True)
 
 
 def _untrained(name: str, image: AnyArray, *, num_classes: int, seed: int, options: Mapping[str, Option]) -> Target:
@@ -110,7 +116,7 @@ def _untrained(name: str, image: AnyArray, *, num_classes: int, seed: int, optio
     origin = (
         f"Untrained: random weights, seed {seed}. The figures show how the network is built, not what it has learnt."
     )
-    return Target(segmenter=Segmenter(model=model, card=card), origin=origin)
+    return Target(segmenter=Segmenter(model=model, card=card), origin=origin, trained=False)
 
 
 def _own_normalisation(image: AnyArray, channels: int) -> Normalisation:
@@ -179,8 +185,11 @@ class Scene:
 
 
 def open_scene(segmenter: Segmenter, image: AnyArray) -> Scene:
-    """Set a model before an image (H, W, C), of which one too large for one pass gives its middle."""
-    window = _middle(image, segmenter)
+    """Set a model before an image (H, W, C), of which one too large for one pass gives its middle.
+
+    A model with a largest input sees a larger image shrunk to it, as in `predict`.
+    """
+    window = _window(image, segmenter)
     card, rule = segmenter.card, size_rule_of(segmenter.model)
     height, width = scaled_size((window.shape[0], window.shape[1]), card.scale)
     rows, columns = (plan_spans(side, rule, tile=None, halo=0)[0] for side in (height, width))
@@ -190,7 +199,12 @@ def open_scene(segmenter: Segmenter, image: AnyArray) -> Scene:
     return Scene(
         segmenter=segmenter,
         window=window,
-        view=View(picture=to_display(window), size=(height, width), top=-rows.start, left=-columns.start),
+        view=View(
+            picture=to_display(window if rule.maximum is None else image),
+            size=(height, width),
+            top=-rows.start,
+            left=-columns.start,
+        ),
         input_size=size,
         layers=layers,
         labels=layer_labels(layers),
@@ -198,9 +212,24 @@ def open_scene(segmenter: Segmenter, image: AnyArray) -> Scene:
     )
 
 
-def _middle(image: AnyArray, segmenter: Segmenter) -> AnyArray:
-    rule = size_rule_of(segmenter.model)
-    most = MAX_SIDE if rule.maximum is None else min(MAX_SIDE, rule.output(rule.maximum))
-    side = max(1, int(most / segmenter.card.scale))
+def measure_batch_norm(scene: Scene) -> bool:
+    """Measure an untrained model's batch normalisations on the image and its mirror image, if it has any.
+
+    With the statistics that they start with, activations of a deep network die out. Two images, since a layer may
+    have a single value of each.
+    """
+    model = scene.segmenter.model
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return False
+    batch = scene.predict({}).batch
+    measure_statistics(model, [torch.cat([batch, batch.flip(3)])])
+    return True
+
+
+def _window(image: AnyArray, segmenter: Segmenter) -> AnyArray:
+    maximum, scale = size_rule_of(segmenter.model).maximum, segmenter.card.scale
+    if maximum is not None:
+        return shrink_within(image, max(1, int(maximum / scale)))
+    side = max(1, int(MAX_SIDE / scale))
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]

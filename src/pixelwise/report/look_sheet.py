@@ -236,6 +236,11 @@ def _shortened(text: str, size: int, width: float) -> str:
     return text + "…"
 
 
+def sheet_font(size: int) -> Font:
+    """Return the font of plain words."""
+    return _font_for(size, True)
+
+
 def _font(size: int, text: str) -> Font:
     """Return Pillow's font, or one of the system's where the text has letters beyond ASCII."""
     return _font_for(size, text.replace("…", "").replace("·", "").isascii())
