@@ -71,6 +71,15 @@ PARAMETERS = {
     "hypercolumn_vgg16": 14_717_634,
     "fcn_resnet50": 35_307_588,
     "fcn_resnet101": 54_299_716,
+    "pspnet_resnet50": 49_066_948,
+    "pspnet_resnet101": 68_059_076,
+    "pspnet_resnet152": 83_702_724,
+    "pspnet_resnet269": 125_583_300,
+    "gcn_resnet50": 23_739_916,
+    "gcn_resnet101": 42_732_044,
+    "gcn_resnet152": 58_375_692,
+    "fusionnet": 78_533_378,
+    "fusionnet_small": 4_917_698,
 }
 
 # At their debug size these are the network of a sibling, which is run in their place.
@@ -85,6 +94,12 @@ TWINS = {
     "deeplabv3_resnet101": "deeplabv3_resnet50",
     "deeplabv3_cascade_resnet101": "deeplabv3_cascade_resnet50",
     "fcn_resnet101": "fcn_resnet50",
+    "pspnet_resnet101": "pspnet_resnet50",
+    "pspnet_resnet152": "pspnet_resnet50",
+    "pspnet_resnet269": "pspnet_resnet50",
+    "gcn_resnet101": "gcn_resnet50",
+    "gcn_resnet152": "gcn_resnet50",
+    "fusionnet_small": "fusionnet",
 }
 
 every_model = pytest.mark.parametrize("name", list_models())

@@ -9,6 +9,7 @@ from pixelwise.models import deeplabv1, deeplabv2_vgg, deeplabv2_resnet, deeplab
 from pixelwise.models import drn, drnseg
 from pixelwise.models import hypercolumn
 from pixelwise.models import fcn_resnet
+from pixelwise.models import pspnet, gcn, fusionnet
 from pixelwise.registry import create_model, known_names, list_models, model_info, model_options
 
 __all__ = [
@@ -28,11 +29,14 @@ __all__ = [
     "fcn_alexnet",
     "fcn_googlenet",
     "fcn_resnet",
+    "fusionnet",
+    "gcn",
     "hypercolumn",
     "known_names",
     "list_models",
     "model_info",
     "model_options",
+    "pspnet",
     "segnet",
     "unet",
 ]
