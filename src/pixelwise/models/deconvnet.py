@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelwise.errors import RequestError
+from pixelwise.layers.fully_connected import FullyConnected2d, FullyConnectedTranspose2d
 from pixelwise.layers.unpooling import MaxPool2x2, MaxUnpool2x2
 from pixelwise.registry import register
 from pixelwise.structures import SegmentationOutput, SizeRule, check_images
@@ -73,9 +74,9 @@ def layers(in_channels: int, b: int, f: int) -> Iterator[tuple[str, nn.Conv2d | 
         for layer in range(depths[block]):
             source = widths[block] if layer else (widths[block - 1] if block else in_channels)
             yield f"conv{block + 1}_{layer + 1}", nn.Conv2d(source, widths[block], 3, padding=1)
-    yield "fc6", nn.Conv2d(8 * b, f, SIDE // 32)
-    yield "fc7", nn.Conv2d(f, f, 1)
-    yield "fc6_deconv", nn.ConvTranspose2d(f, 8 * b, SIDE // 32)
+    yield "fc6", FullyConnected2d(8 * b, f, SIDE // 32)
+    yield "fc7", FullyConnected2d(f, f, 1)
+    yield "fc6_deconv", FullyConnectedTranspose2d(f, 8 * b, SIDE // 32)
     for block in reversed(range(5)):
         for layer in range(depths[block]):
             out = widths[max(block - 1, 0)] if layer == depths[block] - 1 else widths[block]

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelwise.errors import RequestError
+from pixelwise.layers.fully_connected import FullyConnected2d
 from pixelwise.layers.vgg import VGG16Trunk, convolve, initialise
 from pixelwise.layers.zoom import zoom
 from pixelwise.registry import register
@@ -101,9 +102,11 @@ class Head(VGG16Trunk):
         self.in_channels = in_channels
         self.num_classes = num_classes
         channels = width * base_channels
-        self.fc6 = nn.Conv2d(8 * base_channels, channels, kernel, dilation=rate, padding=(kernel - 1) * rate // 2)
+        self.fc6 = FullyConnected2d(
+            8 * base_channels, channels, kernel, dilation=rate, padding=(kernel - 1) * rate // 2
+        )
         self.drop6 = nn.Dropout(dropout)
-        self.fc7 = nn.Conv2d(channels, channels, 1)
+        self.fc7 = FullyConnected2d(channels, channels, 1)
         self.drop7 = nn.Dropout(dropout)
         self.fc8 = nn.Conv2d(channels, num_classes, 1)
         self.apply(initialise)

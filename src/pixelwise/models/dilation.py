@@ -43,6 +43,7 @@ from torch.nn import functional
 from pixelwise.errors import RequestError
 from pixelwise.layers.bilinear import BilinearUpsampling
 from pixelwise.layers.context import context_basic, context_large
+from pixelwise.layers.fully_connected import FullyConnected2d
 from pixelwise.layers.vgg import VGG16Trunk, convolve, initialise
 from pixelwise.layers.zoom import zoom
 from pixelwise.registry import register
@@ -112,9 +113,9 @@ class DilatedNet(VGG16Trunk):
         self.pool1 = nn.MaxPool2d(2, ceil_mode=True)
         self.pool2 = nn.MaxPool2d(2, ceil_mode=True)
         self.pool3 = nn.MaxPool2d(2, ceil_mode=True)
-        self.fc6 = nn.Conv2d(8 * b, 64 * b, 7, dilation=4, padding=12 * same)
+        self.fc6 = FullyConnected2d(8 * b, 64 * b, 7, dilation=4, padding=12 * same)
         self.drop6 = nn.Dropout(dropout)
-        self.fc7 = nn.Conv2d(64 * b, 64 * b, 1)
+        self.fc7 = FullyConnected2d(64 * b, 64 * b, 1)
         self.drop7 = nn.Dropout(dropout)
         self.final = nn.Conv2d(64 * b, num_classes, 1)
         self.apply(initialise)

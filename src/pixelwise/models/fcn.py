@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import RequestError
 from pixelwise.layers.bilinear import BilinearUpsampling
+from pixelwise.layers.fully_connected import FullyConnected2d
 from pixelwise.layers.vgg import VGG16Trunk, convolve, initialise
 from pixelwise.registry import register
 from pixelwise.structures import SegmentationOutput, SizeRule, check_images
@@ -88,9 +89,9 @@ class FCNTrunk(VGG16Trunk):
         self.pool3 = nn.MaxPool2d(2, ceil_mode=True)
         self.pool4 = nn.MaxPool2d(2, ceil_mode=True)
         self.pool5 = nn.MaxPool2d(2, ceil_mode=True)
-        self.fc6 = nn.Conv2d(8 * b, 64 * b, 7)
+        self.fc6 = FullyConnected2d(8 * b, 64 * b, 7)
         self.drop6 = nn.Dropout(dropout)
-        self.fc7 = nn.Conv2d(64 * b, 64 * b, 1)
+        self.fc7 = FullyConnected2d(64 * b, 64 * b, 1)
         self.drop7 = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(64 * b, num_classes, 1)
         self.apply(initialise)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.alexnet import CaffeNetTrunk
 from pixelwise.layers.bilinear import BilinearUpsampling
+from pixelwise.layers.fully_connected import FullyConnected2d
 from pixelwise.layers.vgg import convolve, initialise
 from pixelwise.models.fcn import ANY_SIZE, PAPER, check_options, crop, start_at_zero
 from pixelwise.registry import register
@@ -33,9 +34,9 @@ class FCNAlexNet(CaffeNetTrunk):
         self.num_classes = num_classes
         self.size_rule = ANY_SIZE
         wide, width = base_channels * 8 // 3, base_channels * 128 // 3  # 256 and 4096
-        self.fc6 = nn.Conv2d(wide, width, 6)
+        self.fc6 = FullyConnected2d(wide, width, 6)
         self.drop6 = nn.Dropout(dropout)
-        self.fc7 = nn.Conv2d(width, width, 1)
+        self.fc7 = FullyConnected2d(width, width, 1)
         self.drop7 = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(width, num_classes, 1)
         self.upscore = BilinearUpsampling(num_classes, kernel_size=63, stride=32, learnt=learn_upsampling)

@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from pixelwise.backbones.vgg import BLOCKS
 from pixelwise.errors import RequestError
+from pixelwise.layers.fully_connected import FullyConnected2d
 from pixelwise.layers.vgg import VGG16Trunk, convolve, initialise
 from pixelwise.registry import register
 from pixelwise.structures import SegmentationOutput, SizeRule, check_images
@@ -71,8 +72,8 @@ class Hypercolumn(VGG16Trunk):
             first = depth if columns == "pools" else 1
             self.widths |= {f"conv{block}_{layer}": factor * base_channels for layer in range(first, depth + 1)}
         if columns == "all_fc7":
-            self.fc6 = nn.Conv2d(8 * base_channels, 64 * base_channels, 7, padding=3)
-            self.fc7 = nn.Conv2d(64 * base_channels, 64 * base_channels, 1)
+            self.fc6 = FullyConnected2d(8 * base_channels, 64 * base_channels, 7, padding=3)
+            self.fc7 = FullyConnected2d(64 * base_channels, 64 * base_channels, 1)
             self.widths["fc7"] = 64 * base_channels
         for name, width in self.widths.items():
             norm = nn.BatchNorm2d(width, affine=False) if standardise else nn.Identity()
