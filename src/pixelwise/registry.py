@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pixelwise.errors import RequestError, closest
 
@@ -15,7 +16,38 @@ if TYPE_CHECKING:
     from torch import nn
 
 Fidelity = Literal["verified", "reconstructed", "ours"]
+PRETRAINED = "pretrained"  # for `weights`: what the model's encoder learnt from ImageNet
 Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
+
+
+class PublishedInputs(NamedTuple):
+    """What published weights of an encoder are, and how they want their images.
+
+    Attributes:
+        source: what the weights are, for people.
+        mean: per channel (red, green, blue), subtracted from values of 0..255.
+        std: per channel, by which they are then divided.
+    """
+
+    source: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Weights that a package brings for a model's module `encoder`.
+
+    Attributes:
+        inputs: from the model's options to what the weights are; reads no weights, and raises `RequestError` where the
+            package is missing.
+        load: puts the weights into a model that was built with such options.
+        offline: the package holds them; else they may be downloaded, so that they are never taken unasked.
+    """
+
+    inputs: Callable[[Mapping[str, Any]], PublishedInputs]
+    load: Callable[[nn.Module], None]
+    offline: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +65,8 @@ class ModelInfo:
         source: where the facts come from and what departs from them, in a sentence.
         input_size: (height, width) of the paper's or the usual input.
         debug: options that make the model small enough for a test, where the original is too large.
+        pretrained: where weights of its encoder come from, None where no package brings any.
+        requires: package that building the model needs, besides those of the core; None for most.
         build: the builder; keywords `num_classes`, `in_channels` and the model's own options.
         aliases: other names under which users know the model.
     """
@@ -48,6 +82,8 @@ class ModelInfo:
     build: Callable[..., nn.Module]
     debug: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    pretrained: Pretrained | None = None
+    requires: str | None = None
 
 
 _MODELS: dict[str, ModelInfo] = {}
@@ -65,6 +101,8 @@ def register(
     input_size: tuple[int, int],
     debug: Mapping[str, Any] = MappingProxyType({}),
     aliases: tuple[str, ...] = (),
+    pretrained: Pretrained | None = None,
+    requires: str | None = None,
 ) -> Callable[[Builder], Builder]:
     """Enter a builder into the catalogue under its function name, and under other names for those who know these."""
 
@@ -84,6 +122,8 @@ def register(
             source=source,
             input_size=input_size,
             debug=debug,
+            pretrained=pretrained,
+            requires=requires,
             build=build,
             aliases=aliases,
         )
@@ -93,8 +133,15 @@ def register(
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Return the public names, of one task if given, in the order of the families' registration; no aliases."""
-    return [name for name, info in _MODELS.items() if task in (None, info.task)]
+    """Return the public names, of one task if given, in the order of the families' registration; no aliases.
+
+    Models that need a package which is not installed are left out; `model_info` knows them all the same.
+    """
+    return [name for name, info in _MODELS.items() if task in (None, info.task) and _can_build(info)]
+
+
+def _can_build(info: ModelInfo) -> bool:
+    return info.requires is None or find_spec(info.requires) is not None
 
 
 def known_names() -> list[str]:
@@ -126,8 +173,8 @@ def create_model(
         name: a name of `list_models()`, or an alias of one.
         num_classes: number of classes K, background included where it is one.
         in_channels: number of image channels C.
-        weights: a `.safetensors` file with this model's parameters, loaded strictly; None draws them from the
-            model's own initialisation. Building never touches the network.
+        weights: a `.safetensors` file with this model's parameters, loaded strictly; "pretrained" takes what an
+            installed package brings for the model's encoder; None draws them from the model's own initialisation.
         options: the model's own options; `describe` lists them.
 
     Returns:
@@ -147,7 +194,9 @@ def create_model(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise RequestError(f"{key} is {value!r}; accepted: a whole number from 1. Count your {key[4:]}.")
     model = model_info(name).build(num_classes=num_classes, in_channels=in_channels, **options)
-    if weights is not None:
+    if weights == PRETRAINED:
+        load_pretrained(model, name)
+    elif weights is not None:
         load_weights(model, Path(weights))
     return model
 
@@ -161,6 +210,18 @@ def check_options(name: str, known: Mapping[str, inspect.Parameter], options: Ma
                 f"Its options: {', '.join(known) or 'none'}."
             )
         _check_option(name, key, value, known[key].default)
+
+
+def load_pretrained(model: nn.Module, name: str) -> None:
+    """Load what an installed package brings for the encoder of a model; the rest keeps its initialisation."""
+    pretrained = model_info(name).pretrained
+    if pretrained is None:
+        able = [key for key in list_models() if model_info(key).pretrained is not None]
+        raise RequestError(
+            f"weights={PRETRAINED!r}: no package brings weights for {name!r}; accepted: a .safetensors file, or one of "
+            f"{', '.join(able)}. Make a file with `pixelwise import-weights`."
+        )
+    pretrained.load(model)
 
 
 def _check_option(name: str, key: str, value: object, default: object) -> None:

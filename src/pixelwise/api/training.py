@@ -9,6 +9,7 @@ from typing import Any
 
 from pixelwise.api.recipes import train_recipe
 from pixelwise.api.stages import train_values
+from pixelwise.engine.config import START_WORDS
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.train import TrainResult
 
@@ -45,7 +46,8 @@ def train(
         iterations: optimiser steps.
         val_list: file that names the validation items, where the data has no val split.
         test_list: file that names items to hold out of training and validation, as the split "test".
-        weights: safetensors file to start from.
+        weights: safetensors file to start from; "pretrained" takes what an installed package brings for the model's
+            encoder (the default where the model has it), "random" the model's initialisation.
         seed: of weights, sampling and augmentation.
         settings: "key=value" for any other key of the configuration.
         resume: go on with the run in `out`. Arguments that are given must agree with its configuration.
@@ -66,12 +68,12 @@ def train(
             values["data"][key] = _absolute(path)
     for key, value in (
         ("model", model),
-        ("weights", None if weights is None else _absolute(weights)),
+        ("weights", weights if weights is None or str(weights) in START_WORDS else _absolute(weights)),
         ("seed", seed),
         ("budget", given),
     ):
         if value not in (None, {}):
-            values[key] = value
+            values[key] = str(value) if key == "weights" else value
     if recipe is not None:
         return train_recipe(recipe, values, Path(out), settings=settings, resume=resume, listener=listener)
     return train_values(values, settings, Path(out), resume=resume, listener=listener)

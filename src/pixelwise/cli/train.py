@@ -21,7 +21,12 @@ from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
 @click.option("--iterations", type=int, help="Train for so many steps.")
 @click.option("--val-list", type=click.Path(path_type=Path), help="File that names the validation items, one a line.")
 @click.option("--test-list", type=click.Path(path_type=Path), help="File that names items to hold out entirely.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Start from a .safetensors file of the same model.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Start from a .safetensors file of the same model, or: pretrained, random.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of config.yaml; may be repeated.")
 @click.option("--seed", type=int, help="Of weights, sampling and augmentation.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")

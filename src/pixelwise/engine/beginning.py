@@ -16,7 +16,7 @@ from torch import nn
 from pixelwise.backbones.transplant import read_weights, transplant
 from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.engine.averaging import Average
-from pixelwise.engine.config import RunConfig, dump_config
+from pixelwise.engine.config import RANDOM, RunConfig, dump_config
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.model_file import ModelCard, build_model
 from pixelwise.engine.plan import DEFAULT_MINUTES, AnyConfig, Clock, Costs, Plan, measure
@@ -172,7 +172,11 @@ def build_network(plan: Plan[AnyConfig], *, num_classes: int, in_channels: int) 
     config = plan.config
     torch.manual_seed(config.seed)
     model = build_model(
-        config.model, num_classes=num_classes, in_channels=in_channels, weights=config.weights, options=config.options
+        config.model,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        weights=None if config.weights == RANDOM else config.weights,
+        options=config.options,
     )
     if config.transplant:
         copied = transplant(read_weights(Path(config.transplant)), model)

@@ -18,10 +18,13 @@ from pixelwise.engine.model_file import Option
 from pixelwise.engine.schedule import OptimizerConfig
 from pixelwise.errors import RequestError, closest
 from pixelwise.losses.segmentation import LossConfig
+from pixelwise.registry import PRETRAINED
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 BatchNorm = Literal["auto", "batch", "renorm", "frozen"]
 TrainOn = Literal["logits", "scores"]
+RANDOM = "random"  # for `weights`: the model's own initialisation
+START_WORDS = (PRETRAINED, RANDOM)  # for `weights`, besides files
 
 
 class SourceConfig(BaseModel):
@@ -36,8 +39,10 @@ class SourceConfig(BaseModel):
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
         normalise_per_image: take mean and deviation of each image, not of the whole training set.
-        mean: per channel (red, green, blue), subtracted from values of 0..255 that are divided by nothing, as networks
-            of the Caffe age want them; None brings images to mean 0 and deviation 1.
+        mean: per channel (red, green, blue), subtracted from values of 0..255, as published weights want it; None
+            brings images to mean 0 and deviation 1.
+        std: per channel, by which values of 0..255 less `mean` are divided; None divides by nothing, as networks of
+            the Caffe age want it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,11 +56,17 @@ class SourceConfig(BaseModel):
     cache_gb: float | None = Field(None, ge=0)
     normalise_per_image: bool | None = None
     mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
     def _one_normalisation(self) -> Self:
         if self.mean is not None and self.normalise_per_image:
             raise ValueError("mean and normalise_per_image exclude each other; accepted: one of them. Leave one out")
+        if self.std is not None and (self.mean is None or len(self.std) != len(self.mean) or min(self.std) <= 0):
+            raise ValueError(
+                f"std={list(self.std)} beside mean={self.mean and list(self.mean)}; accepted: a number above 0 for "
+                "each of mean. Give both, or neither"
+            )
         return self
 
 
@@ -117,7 +128,8 @@ class RunConfig(BaseModel):
     Attributes:
         model: public name.
         options: the model's own options.
-        weights: safetensors file to start from; None starts from the model's initialisation.
+        weights: safetensors file to start from; "pretrained" takes what an installed package brings for the model's
+            encoder, "random" the model's initialisation; None takes "pretrained" where a model has it, else "random".
         transplant: file of another model, of which every layer with a name of this one is taken.
         iterations: optimiser steps in all.
         val_every: iterations between validations.

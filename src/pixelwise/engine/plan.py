@@ -26,6 +26,7 @@ from pixelwise.engine.model_file import build_twin
 from pixelwise.engine.predict import default_device
 from pixelwise.errors import RequestError
 from pixelwise.models import model_info
+from pixelwise.registry import PRETRAINED
 from pixelwise.structures import SizeRule
 
 DEFAULT_MINUTES = 10.0
@@ -36,6 +37,7 @@ SMALLEST_HALVED = 256  # pixels; images with a shorter side are never halved
 MAX_BATCH = 16
 MEMORY_SHARE = 0.4  # of the memory that is free, for activations
 FEWEST_PASSES = 4  # over the data; fewer, and half the resolution teaches more
+FEWEST_FROM_PRETRAINED = 12  # the same from pretrained weights, which half the resolution suits for longer
 VALIDATION_SHARE = 0.1  # of the time
 MOST_VALIDATIONS = 20
 BUDGET_SHARE = 0.97  # the rest is for the report
@@ -287,7 +289,8 @@ def plan_scale(plan: Plan[TrainConfig], card: DataCard, costs: Costs, seconds: f
     per_step = data.batch_size * plan.config.optimizer.accumulate * crop[0] * crop[1]
     passes = seconds / costs.step * per_step / pixels
     smallest = min(min(height, width) for height, width, _ in card.image_sizes)
-    if passes >= FEWEST_PASSES or smallest < SMALLEST_HALVED:
+    fewest = FEWEST_FROM_PRETRAINED if plan.config.weights == PRETRAINED else FEWEST_PASSES
+    if passes >= fewest or smallest < SMALLEST_HALVED:
         plan.decide("the images' own size", scale=1.0)
         return False
     plan.decide(f"at full size the budget would allow {passes:.1f} passes over the data", scale=0.5)

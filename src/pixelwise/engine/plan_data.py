@@ -15,6 +15,7 @@ from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.errors import RequestError
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
+from pixelwise.registry import PRETRAINED
 
 FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
 BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
@@ -27,7 +28,7 @@ def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation
     if mean is not None:
         plan.decide("as the published weights want their images", mean=mean)
     if plan.config.data.mean is not None:
-        return _subtract(plan.config.data.mean, card)
+        return _subtract(plan.config.data.mean, plan.config.data.std, card)
     if plan.config.data.normalise_per_image is None:
         suits = card.normalisation.per_image
         reason = "images differ more from each other than within" if suits else "images are much alike in brightness"
@@ -38,9 +39,9 @@ def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation
 def _published_mean(plan: Plan[AnyConfig], card: ImagesCard) -> tuple[float, ...] | None:
     """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
     config = plan.config
-    if config.weights is None or config.data.mean is not None or config.data.normalise_per_image is not None:
+    if config.weights in (None, PRETRAINED) or config.data.mean or config.data.normalise_per_image is not None:
         return None
-    given = card_of(Path(config.weights))
+    given = card_of(Path(str(config.weights)))
     if given is None or given.in_channels != card.channels:
         return None
     normalisation = given.normalisation
@@ -49,8 +50,8 @@ def _published_mean(plan: Plan[AnyConfig], card: ImagesCard) -> tuple[float, ...
     return tuple(value * BYTE for value in normalisation.mean)
 
 
-def _subtract(mean: tuple[float, ...], card: ImagesCard) -> Normalisation:
-    """Return "subtract a mean from 0..255, divide by nothing"."""
+def _subtract(mean: tuple[float, ...], std: tuple[float, ...] | None, card: ImagesCard) -> Normalisation:
+    """Return "subtract a mean from 0..255, divide by a deviation, or by nothing"."""
     if len(mean) != card.channels:
         raise RequestError(
             f"data.mean has {len(mean)} values and the images have {card.channels} channels; accepted: one value of "
@@ -59,7 +60,7 @@ def _subtract(mean: tuple[float, ...], card: ImagesCard) -> Normalisation:
     return Normalisation(
         intensity_range=card.normalisation.intensity_range,
         mean=tuple(value / BYTE for value in mean),
-        std=(1 / BYTE,) * card.channels,
+        std=tuple(value / BYTE for value in std or (1.0,) * card.channels),
     )
 
 

@@ -24,6 +24,7 @@ from pixelwise.engine.listener import Listener
 from pixelwise.engine.model_file import ModelCard
 from pixelwise.engine.plan import Clock, Plan, plan_length, plan_machine, plan_scale, plan_windows
 from pixelwise.engine.plan_data import plan_batch_norm, plan_class_weights, plan_foreground_crops, plan_normalisation
+from pixelwise.engine.plan_pretrained import plan_weights
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.schedule import build_optimizer
@@ -128,6 +129,7 @@ def prepare(
     for line in dataset.card.decisions:
         listener.say(line)
     use_threads(config)
+    plan_weights(plan, dataset.card.channels)
     dataset.card = dataset.card.model_copy(update={"normalisation": plan_normalisation(plan, dataset.card)})
     plan_class_weights(plan, dataset)
     plan_budget(plan, listener)

@@ -1,6 +1,7 @@
 """The systems, one file each; importing this package fills the catalogue."""
 
 from pixelwise.models import unet  # noqa: I001  (the catalogue lists families in this order, the default's first)
+from pixelwise.models import unet_encoder, deeplabv3_efficientnet_lite, efficientnet_lite
 from pixelwise.models import fcn, fcn_alexnet, fcn_googlenet
 from pixelwise.models import deconvnet, edeconvnet
 from pixelwise.models import segnet, bayesian_segnet
@@ -21,10 +22,12 @@ __all__ = [
     "deeplabv2_vgg",
     "deeplabv3",
     "deeplabv3_cascade",
+    "deeplabv3_efficientnet_lite",
     "dilation",
     "drn",
     "drnseg",
     "edeconvnet",
+    "efficientnet_lite",
     "fcn",
     "fcn_alexnet",
     "fcn_googlenet",
@@ -39,4 +42,5 @@ __all__ = [
     "pspnet",
     "segnet",
     "unet",
+    "unet_encoder",
 ]
