@@ -18,14 +18,15 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from caffe_filling import CONVOLUTIONS, NORMALISATIONS, is_copy, listed, make_layer
 from caffe_writer import Form, LayerToWrite, caffemodel
-from formula import image, numbers, weight
+from formula import image
 from numpy.typing import NDArray
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "caffe"
@@ -45,6 +46,7 @@ class Original:
         form: of the weights file, as it was then.
         options: of our model, at a sixteenth of the original's widths.
         method: of our model that ends where the definition does.
+        copies: what the names of layers that share the parameters of another have more than its name.
     """
 
     repository: str
@@ -54,12 +56,15 @@ class Original:
     form: Form = "2015"
     options: dict[str, Any] = field(default_factory=lambda: {"base_channels": 4})
     method: str = "forward"
+    copies: tuple[str, ...] = ()
 
 
 FCN = "shelhamer/fcn.berkeleyvision.org 1305c73"
 DILATION = "fyu/dilation 0f10574"
 DEEPLAB1 = "TheLegendAli/DeepLab-Context2 4aa3327"
 DEEPLAB2 = "zbxzc35/deeplab_v2_python e290633"
+DEEPLAB2_RESNET = "DrSleep/tensorflow-deeplab-resnet 066023c"
+DEEPLAB2_MSC = "isht7/pytorch-deeplab-resnet ba81363"
 VALID: dict[str, Any] = {"base_channels": 4, "padding": "valid"}
 NETS = {
     "fcn32s_vgg16": Original(repository=FCN, path="voc-fcn32s/val.prototxt", size=(97, 131)),
@@ -114,10 +119,15 @@ NETS = {
         size=(417, 449),
         method="scores",
     ),
+    "deeplabv2_resnet101": Original(
+        repository=DEEPLAB2_RESNET, path="misc/deploy.prototxt", size=(257, 289), method="scores"
+    ),
+    "deeplabv2_resnet101_msc": Original(
+        repository=DEEPLAB2_MSC, path="data/test.prototxt", size=(257, 289), copies=("_res05", "_res075")
+    ),
 }
 DIVIDE = 16  # of all widths but those of the classes, unless --full
 
-CONVOLUTIONS = ("Convolution", "Deconvolution")
 # Layers that feed, score or print; and the softmax, whose input is compared.
 REMOVED = (
     r"\w*Data|\w*DATA|Python|Softmax\w*|SOFTMAX\w*|Silence|SILENCE|MAT_WRITE|SEG_ACCURACY|\w*Accuracy|Input|PADDING"
@@ -177,11 +187,19 @@ def deploy(definition: Message, height: int, width: int, divide: int, classes: i
             if name == "type":
                 word = value.strip("\"'")
                 value = f'"{OLD_TYPES.get(word, word.title() if word.isupper() else word)}"'
+            if name == "interp_param":
+                value = [("zoom_factor", zoom_factor(value))]
             if name == "convolution_param":
                 value = [_narrow(item, divide, classes) for item in value if item[0] != "engine"]
             kept.append((name, value))
         out.append(("layer", kept))
     return out
+
+
+def zoom_factor(interp: Message) -> str:
+    """Return enlargement and reduction of a layer "Interp" as the one number that OpenCV knows, rounded up."""
+    factor = int(first(interp, "zoom_factor", "1")) / int(first(interp, "shrink_factor", "1"))
+    return str(math.ceil(factor * 1e7) / 1e7)
 
 
 def border(definition: Message) -> tuple[int, int]:
@@ -204,7 +222,7 @@ def _narrow(item: tuple[str, Any], divide: int, classes: int) -> tuple[str, Any]
     return ("dilation" if key == "hole" else key), value
 
 
-def fill(net: Message) -> list[LayerToWrite]:
+def fill(net: Message, copies: Sequence[str] = ()) -> list[LayerToWrite]:
     """Make weights for a definition, following the channels from layer to layer."""
     channels = {"data": 3}
     layers = []
@@ -217,26 +235,14 @@ def fill(net: Message) -> list[LayerToWrite]:
             side = int(first(setting, "kernel_size"))
             shape = (out, width // groups, side, side) if kind == "Convolution" else (width, out // groups, side, side)
             bias = first(setting, "bias_term", "true") != "false"
-            layers.append(make_layer(name, kind, shape, out if bias else 0))
+            layers.append(make_layer(name, kind, shape, out if bias else 0, copies))
             width = out
-        elif kind == "Scale":
-            value = float(first(first(first(layer, "scale_param"), "filler"), "value"))
-            layers.append(LayerToWrite(name=name, type=kind, blobs=[np.full(width, value, np.float32)]))
+        elif kind in NORMALISATIONS:
+            filler = first(first(layer, "scale_param", []), "filler", None)
+            constant = None if filler is None else float(first(filler, "value"))
+            layers.append(make_layer(name, kind, (width,), constant, copies))
         channels[top] = width
     return layers
-
-
-def make_layer(name: str, kind: str, shape: tuple[int, ...], bias: int) -> LayerToWrite:
-    """Fill a layer by the formula; a dense deconvolution only on its diagonal, as those of the originals."""
-    if kind == "Deconvolution":
-        kernels = numbers(name, (shape[0], *shape[2:])) * 0.5 + 0.5
-        blob: NDArray[np.float32] = np.zeros(shape, np.float32)
-        channel = range(shape[0])
-        blob[channel, channel if shape[1] > 1 else 0] = kernels / np.float32(math.sqrt(shape[-1]))
-    else:
-        blob = weight(name, shape)
-    blobs = [blob, *([numbers(f"{name} bias", (bias,)) * np.float32(0.1)] if bias else [])]
-    return LayerToWrite(name=name, type=kind, blobs=blobs)
 
 
 def run_original(given: argparse.Namespace) -> None:
@@ -246,7 +252,7 @@ def run_original(given: argparse.Namespace) -> None:
     text = given.prototxt.read_text()
     definition = parse(text, net.classes)
     runnable = deploy(definition, *net.size, 1 if given.full else DIVIDE, net.classes)
-    layers = fill(runnable)
+    layers = fill(runnable, net.copies)
     given.work.mkdir(parents=True, exist_ok=True)
     (given.work / "net.prototxt").write_text(show(runnable))
     (given.work / "net.caffemodel").write_bytes(caffemodel(layers, form=net.form))
@@ -268,28 +274,11 @@ def run_original(given: argparse.Namespace) -> None:
         if given.full
         else net.options,
         "method": net.method,
-        "layers": [listed(one) for one in layers],
+        "copies": net.copies,
+        "layers": [listed(one) for one in layers if not is_copy(one.name, net.copies)],
     }
     (given.work / "about.json").write_text(json.dumps(about, indent=1))
     print(f"{given.prototxt}: output {output.shape}")
-
-
-def listed(layer: LayerToWrite) -> list[Any]:
-    """Say what is needed to make a layer again: name, type, shape, and the size of its bias or its constant."""
-    row = [layer.name, layer.type, list(layer.blobs[0].shape)]
-    if layer.type in CONVOLUTIONS:
-        return [*row, layer.blobs[1].size if len(layer.blobs) > 1 else 0]
-    return [*row, round(float(layer.blobs[0][0]), 6)]
-
-
-def rebuild(layers: list[list[Any]]) -> list[LayerToWrite]:
-    """Make the layers again that a golden file lists."""
-    return [
-        make_layer(name, kind, tuple(shape), extra)
-        if kind in CONVOLUTIONS
-        else LayerToWrite(name=name, type=kind, blobs=[np.full(shape, extra, np.float32)])
-        for name, kind, shape, extra in layers
-    ]
 
 
 def run_ours(name: str, file: Path, about: dict[str, Any]) -> NDArray[np.float32]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_parity import GOLDEN, NETS, TOLERANCE, difference, rebuild, run_ours, sample
+from caffe_filling import rebuild
+from caffe_parity import GOLDEN, NETS, TOLERANCE, difference, run_ours, sample
 from caffe_writer import caffemodel
 from formula import numbers
 
@@ -21,7 +22,7 @@ def test_the_formula_is_what_it_was() -> None:
 def test_logits_are_the_originals(name: str, tmp_path: Path) -> None:
     about = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     file = tmp_path / "net.caffemodel"
-    file.write_bytes(caffemodel(rebuild(about["layers"]), form=about["form"]))
+    file.write_bytes(caffemodel(rebuild(about["layers"], about.get("copies", ())), form=about["form"]))
     found = sample(run_ours(name, file, about))
     assert difference(found, np.load(GOLDEN / f"{name}.npy")) < TOLERANCE
 

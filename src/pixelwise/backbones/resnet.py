@@ -238,7 +238,7 @@ def dilation_plan(output_stride: int, first_rate: FirstRate) -> list[tuple[int, 
 
 def initialise(module: nn.Module) -> None:
     """Draw convolutions from N(0, 2 / fan_out) (torchvision, hszhao/semseg); normalisations start as 1 and 0."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where drawing nothing takes half a second
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

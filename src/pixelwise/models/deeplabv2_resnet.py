@@ -95,11 +95,19 @@ class DeepLabV2(nn.Module):
         self.classifier = nn.ModuleList(
             nn.Conv2d(source, num_classes, 3, padding=rate, dilation=rate) for rate in HEADS[head]
         )
+        if frozen_batch_norm:
+            freeze_batch_norm(self)
+        if (
+            not self.classifier[0].get_parameter("weight").is_meta
+        ):  # where there is nothing to draw, and that takes long
+            self.start(steadily=frozen_batch_norm)
+
+    def start(self, *, steadily: bool) -> None:
+        """Draw the score layers from N(0, 0.01^2), and where asked the trunk as one without normalisations."""
         for layer in self.classifier:
             nn.init.normal_(layer.get_parameter("weight"), std=0.01)
             nn.init.zeros_(layer.get_parameter("bias"))
-        if frozen_batch_norm:
-            freeze_batch_norm(self)
+        if steadily:
             start_steadily(self.backbone)
 
     def cells(self, images: Tensor) -> Tensor:

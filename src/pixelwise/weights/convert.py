@@ -130,6 +130,9 @@ class _Converter:
         if layer.name in self.published.constants:
             self._check_constant(layer, self.published.constants[layer.name])
             return
+        if (original := self.published.original(layer.name)) is not None:
+            self._check_copy(layer, original)
+            return
         module = self.published.module(layer.name)
         if module not in self.modules:
             reason = self.published.reason_to_leave_out(layer.name) or (CLASSIFIER if self.trunk else None)
@@ -157,6 +160,20 @@ class _Converter:
                     f"{numbers.max():g}), which {self.name} has as a constant"
                 )
         self.done.left_out[layer.name] = f"the constant {value:g}, which the model has in its code"
+
+    def _check_copy(self, layer: Layer, original: str) -> None:
+        """Leave out a layer that shares the parameters of another, if it does."""
+        other = self.net.layers.get(original)
+        pairs = () if other is None else zip(layer.blobs, other.blobs, strict=False)
+        if (
+            other is None
+            or len(layer.blobs) != len(other.blobs)
+            or not all(np.array_equal(one.numbers(), two.numbers()) for one, two in pairs)
+        ):
+            raise self._refusal(
+                f"holds other numbers in layer {layer.name!r} than in {original!r}, whose parameters it shares"
+            )
+        self.done.left_out[layer.name] = f"the same numbers as {original}, with which it shares them"
 
     def _misfit(self, layer: Layer, module: str) -> str | None:
         """Say in which shape a layer differs, None if it fits."""

@@ -45,6 +45,8 @@ class Published:
         images: convolutions that see the image, whose weights are turned from B, G, R to R, G, B.
         names: regular expressions of other layer names, and our modules (with groups as \\1).
         constants: layers whose blobs all have one value, which our model has in its code.
+        copies: regular expressions of layers that hold the same numbers as another, since they share its parameters,
+            and the other's name (with groups as \\1).
         leave_out: regular expressions of layers that have no place in our model, and why.
         fold: biases without a place, and the bias to which they are added, which is the same function.
         trunk: layers that an ImageNet classifier must have to start the system from.
@@ -59,6 +61,7 @@ class Published:
     images: tuple[str, ...] = ("conv1_1",)
     names: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     leave_out: Mapping[str, str] = field(default_factory=dict)
     fold: Mapping[str, str] = field(default_factory=dict)
     trunk: tuple[str, ...]
@@ -71,6 +74,13 @@ class Published:
             if match := re.fullmatch(pattern, layer):
                 return match.expand(name)
         return layer.replace("-", "_")
+
+    def original(self, layer: str) -> str | None:
+        """Return the layer of the file whose parameters a layer shares; None if it has its own."""
+        for pattern, name in self.copies.items():
+            if match := re.fullmatch(pattern, layer):
+                return match.expand(name)
+        return None
 
     def reason_to_leave_out(self, layer: str) -> str | None:
         """Return why a layer of the file has no place in our model; None if it should have one."""
