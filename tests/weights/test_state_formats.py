@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelwise.backbones.resnet import ResNet
 from pixelwise.data.known import VOC_CLASSES
 from pixelwise.engine.import_state import import_state
 from pixelwise.engine.model_file import load_model
@@ -103,3 +104,41 @@ def test_another_depth_is_refused_with_the_first_layer_that_has_no_place(tmp_pat
     deeper = create_model("drn_d_38", num_classes=10, **{**debug, "blocks": (1, 1, 2, 2, 1, 1, 1, 1)}).state_dict()
     with pytest.raises(RequestError, match=r"looks like fyu/drn's and holds 'layer3\.1\..*for which drn_d_22 has no"):
         imported("drn_d_22", deeper, tmp_path, options={**debug, "blocks": (1, 1, 1, 1, 1, 1, 1, 1)})
+
+
+@pytest.mark.parametrize("aux", [True, False])
+def test_semsegs_pspnet(aux: bool, tmp_path: Path) -> None:
+    debug = dict(model_info("pspnet_resnet50").debug)
+    theirs = randomised(create_model("pspnet_resnet50", num_classes=21, **debug)).state_dict()
+    file = {f"module.{key}": value for key, value in theirs.items() if aux or not key.startswith("aux.")}
+    done, (ours, card) = imported("pspnet_resnet50", {"epoch": 50, "state_dict": file}, tmp_path, options=debug)
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())
+    assert len(ours.state_dict()) == len(file) == len(done.conversion.taken)
+    assert card.classes == VOC_CLASSES
+    assert card.normalisation.mean == (0.485, 0.456, 0.406)
+
+
+def test_semsegs_classifier_starts_pspnet(tmp_path: Path) -> None:
+    debug = dict(model_info("pspnet_resnet50").debug)
+    theirs = ResNet(stem="deep", num_classes=10, **debug).state_dict()
+    given = {"options": debug, "trunk": True, "num_classes": 3}
+    done, (ours, card) = imported("pspnet_resnet50", theirs, tmp_path, **given)
+    state = ours.state_dict()
+    for index, name in enumerate(("conv1", "conv2", "conv3")):
+        assert torch.equal(state[f"layer0.{3 * index}.weight"], theirs[f"{name}.weight"])
+        assert torch.equal(state[f"layer0.{3 * index + 1}.bias"], theirs[f"bn{index + 1}.bias"])
+    assert torch.equal(state["layer1.0.bn3.weight"], theirs["layer1.0.bn3.weight"])
+    assert set(done.conversion.left_out) == {"fc.weight", "fc.bias"}
+    assert {key.partition(".")[0] for key in done.conversion.own} == {"ppm", "cls", "aux"}
+    assert "stem" not in card.options
+
+
+@pytest.mark.parametrize("name", ["pspnet_resnet50", "gcn_resnet50"])
+def test_torchvisions_names_start_pspnet_with_its_stem_and_the_gcn(name: str, tmp_path: Path) -> None:
+    debug = dict(model_info(name).debug)
+    theirs = ResNet(num_classes=10, **debug).state_dict()
+    done, (ours, card) = imported(name, theirs, tmp_path, options=debug, trunk=True, num_classes=3)
+    stem = ours.state_dict()["layer0.0.weight" if name.startswith("pspnet") else "conv1.weight"]
+    assert torch.equal(stem, theirs["conv1.weight"])
+    assert len(done.conversion.taken) == len(theirs) - 2
+    assert card.options.get("stem") == ("7x7" if name.startswith("pspnet") else None)

@@ -76,4 +76,5 @@ FORMATS: dict[str, tuple[StateFormat, ...]] = {
     "deeplabv3_cascade_resnet50": (TRUNK,),
     "deeplabv3_cascade_resnet101": (TRUNK,),
     "drnseg_a_50": (DRN_TRUNK,),
+    **{name: (resnet_trunk({}),) for name in ("gcn_resnet50", "gcn_resnet101", "gcn_resnet152")},
 }
