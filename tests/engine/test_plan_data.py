@@ -15,6 +15,7 @@ from pixelwise.engine.plan import Plan
 from pixelwise.engine.plan_data import plan_batch_norm
 from pixelwise.engine.train import train
 from pixelwise.errors import RequestError
+from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
 from pixelwise.models import create_model
 from pixelwise.structures import SegmentationOutput, SizeRule
 
@@ -133,6 +134,18 @@ def test_batch_norm_of_a_model_without_one(cells: Path, tmp_path: Path) -> None:
     plan = Plan(build_config(values, ("data.batch_size=2",)))
     plan_batch_norm(plan, torch.nn.Conv2d(1, 1, 1))
     assert (plan.config.batch_norm, plan.lines) == ("batch", [])
+
+
+def test_a_model_that_keeps_its_normalisations_has_none_to_plan(cells: Path) -> None:
+    """DeepLab v2 on ResNet trains with batches of one and the statistics that it was given."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1))
+    freeze_batch_norm(model)
+    plan = Plan(build_config({"data": {"path": str(cells)}}, ("data.batch_size=1",)))
+    plan_batch_norm(plan, model, window=(32, 32))
+    assert (plan.config.batch_norm, plan.lines) == ("batch", [])
+    plan = Plan(build_config({"data": {"path": str(cells)}}, ("data.batch_size=1", "batch_norm=renorm")))
+    with pytest.raises(RequestError, match="batch_norm=renorm has no effect: unet_small keeps its batch normalisation"):
+        plan_batch_norm(plan, model)
 
 
 def test_frozen_without_weights_is_said(cells: Path) -> None:

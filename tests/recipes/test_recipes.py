@@ -16,7 +16,7 @@ from pixelwise import api
 from pixelwise.data.folder import FolderItem, write_dataset_folder
 from pixelwise.engine.config import build_config
 from pixelwise.engine.listener import Silent
-from pixelwise.engine.schedule import freeze
+from pixelwise.engine.schedule import freeze, parameter_factors
 from pixelwise.errors import RequestError
 from pixelwise.recipes import RECIPES, find_recipe
 from pixelwise.registry import create_model, model_info
@@ -107,6 +107,26 @@ def test_fcn_numbers() -> None:
     assert find_recipe("fcn_alexnet").stages[0].settings["optimizer.accumulate"] == 20
 
 
+def test_deeplab_on_resnet_numbers() -> None:
+    """training_recipes.md: 2.5e-4, ten images a step, five scales; 0.007 with batches of 16, then 0.001 at stride 8."""
+    (v2,) = find_recipe("deeplabv2_resnet101").stages
+    config = build_config({**v2.values(), "data": {**v2.values()["data"], "path": "."}})
+    assert (config.optimizer.lr, config.optimizer.schedule, config.optimizer.power) == (2.5e-4, "poly", 0.9)
+    assert (config.data.batch_size, config.optimizer.accumulate, config.budget.iterations) == (1, 10, 20_000)
+    assert (config.data.crop, config.train_on) == ((321, 321), "scores")
+    assert config.augment.scales == (0.5, 0.75, 1.0, 1.25, 1.5)
+    with torch.device("meta"):
+        model = create_model("deeplabv2_resnet101_msc", num_classes=21)
+    assert parameter_factors(config.optimizer, model, "classifier.3.weight") == (10, 1)
+    assert parameter_factors(config.optimizer, model, "classifier.0.bias") == (20, 0)
+    assert parameter_factors(config.optimizer, model, "backbone.layer4.2.conv2.weight") == (1, 1)
+    first, second = (stage.settings for stage in find_recipe("deeplabv3_resnet101").stages)
+    assert (first["optimizer.lr"], first["options.output_stride"], first["batch_norm"]) == (0.007, 16, "batch")
+    assert (second["optimizer.lr"], second["options.output_stride"], second["batch_norm"]) == (0.001, 8, "frozen")
+    assert (first["data.batch_size"], first["data.crop"], first["budget.iterations"]) == (16, (513, 513), 30_000)
+    assert find_recipe("deeplabv3_resnet101").stages[1].start == "previous"
+
+
 def test_staged_fcn_at_tiny_size(data: Path, tmp_path: Path) -> None:
     """Each stage takes what it can from the one before; a finished stage is skipped, an interrupted one resumed."""
     tiny = ["options.base_channels=1", "budget.iterations=2", "val_every=1", "threads=1", "loss.class_weights=none"]
@@ -144,6 +164,14 @@ def test_staged_fcn_at_tiny_size(data: Path, tmp_path: Path) -> None:
         ("segnet_basic", ["options.base_channels=2", "precise_batch_norm=1"]),
         ("dilation10_cityscapes", ["options.base_channels=1", "optimizer.accumulate=1"]),
         ("deeplabv1_msc_largefov", ["options.base_channels=1", "data.crop=[33,33]", "data.batch_size=2"]),
+        (
+            "deeplabv2_resnet101",
+            ["options.base_channels=1", "options.blocks=[1,1,1,1]", "data.crop=[33,33]", "optimizer.accumulate=2"],
+        ),
+        (
+            "deeplabv3_resnet101",
+            ["options.base_channels=1", "options.blocks=[1,1,1,1]", "data.crop=[33,33]", "data.batch_size=2"],
+        ),
         ("modern", ["model=deeplabv2_vgg16_aspp_s", "options.base_channels=1", "data.crop=[32,32]"]),
     ],
 )

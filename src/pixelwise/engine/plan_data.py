@@ -14,6 +14,7 @@ from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.errors import RequestError
+from pixelwise.layers.frozen_batch_norm import FrozenBatchNorm2d
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
 from pixelwise.registry import PRETRAINED
 
@@ -108,12 +109,12 @@ def plan_batch_norm(
     """
     size, kind = plan.config.data.batch_size, plan.config.batch_norm
     assert size is not None
-    has = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    if not has:
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if all(isinstance(module, FrozenBatchNorm2d) for module in norms):
         if kind not in ("auto", "batch"):
+            none = "keeps its batch normalisation as it was given" if norms else "has no batch normalisation"
             raise RequestError(
-                f"batch_norm={kind} has no effect: {plan.config.model} has no batch normalisation; accepted: batch, or "
-                "auto. Leave it out."
+                f"batch_norm={kind} has no effect: {plan.config.model} {none}; accepted: batch, or auto. Leave it out."
             )
         plan.config = plan.config.model_copy(update={"batch_norm": "batch"})
     elif kind == "auto" and size < SMALL_BATCH:

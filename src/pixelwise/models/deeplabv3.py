@@ -38,7 +38,6 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.resnet import BLOCKS, FirstRate, ResNet
 from pixelwise.errors import RequestError
-from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
 from pixelwise.layers.zoom import pad_to_grid, zoom
 from pixelwise.models.fcn_resnet import AUX_WEIGHT, FCNHead, stretch
 from pixelwise.registry import register
@@ -184,7 +183,6 @@ def build(
     multi_grid: Sequence[int] | None,
     dropout: float | None,
     aux: bool | None,
-    frozen_batch_norm: bool,
 ) -> DeepLabV3:
     """Build a network; None takes what the head brings with it.
 
@@ -199,7 +197,6 @@ def build(
         multi_grid: factors on the rates of the last stage's units.
         dropout: behind the pyramid.
         aux: have an auxiliary classifier on the third stage, whose loss counts a half.
-        frozen_batch_norm: keep statistics and affine parameters of all normalisations, as in the paper's second phase.
     """
     check_head(head, rates, dropout)
     form = FORMS[head]
@@ -220,7 +217,7 @@ def build(
         dropout=form.dropout if dropout is None else dropout,
     )
     extra = convolution(width, width, 3) if head == "torchvision" else []
-    model = DeepLabV3(
+    return DeepLabV3(
         backbone=backbone,
         classifier=nn.Sequential(pyramid, *extra, nn.Conv2d(width, num_classes, 1)),
         aux_classifier=FCNHead(16 * base_channels, num_classes) if (form.aux if aux is None else aux) else None,
@@ -229,9 +226,6 @@ def build(
         output_stride=stride,
         anchored=head == "paper",
     )
-    if frozen_batch_norm:
-        freeze_batch_norm(model)
-    return model
 
 
 def check_head(head: str, rates: Sequence[int], dropout: float | None) -> None:
@@ -268,7 +262,6 @@ def deeplabv3_resnet50(
     multi_grid: tuple[int, ...] | None = None,
     dropout: float | None = None,
     aux: bool | None = None,
-    frozen_batch_norm: bool = False,
 ) -> DeepLabV3:
     """Build DeepLab v3 on ResNet-50: 39,048,533 parameters for 21 classes; see `build` for the options."""
     return build(
@@ -282,7 +275,6 @@ def deeplabv3_resnet50(
         multi_grid=multi_grid,
         dropout=dropout,
         aux=aux,
-        frozen_batch_norm=frozen_batch_norm,
     )
 
 
@@ -308,7 +300,6 @@ def deeplabv3_resnet101(
     multi_grid: tuple[int, ...] | None = None,
     dropout: float | None = None,
     aux: bool | None = None,
-    frozen_batch_norm: bool = False,
 ) -> DeepLabV3:
     """Build DeepLab v3 on ResNet-101: 58,040,661 parameters for 21 classes; see `build` for the options."""
     return build(
@@ -322,5 +313,4 @@ def deeplabv3_resnet101(
         multi_grid=multi_grid,
         dropout=dropout,
         aux=aux,
-        frozen_batch_norm=frozen_batch_norm,
     )

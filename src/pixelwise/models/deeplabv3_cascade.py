@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.resnet import BLOCKS, Bottleneck, ResNet
 from pixelwise.errors import RequestError
-from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
 from pixelwise.layers.zoom import pad_to_grid, zoom
 from pixelwise.models.deeplabv3 import PAPER
 from pixelwise.registry import register
@@ -88,7 +87,6 @@ class Cascade(nn.Module):
         last_block: 4 to 7.
         multi_grid: factors on the rates of the units of block4 and its copies.
         projection: the copies begin with a projection, as block4 does.
-        frozen_batch_norm: keep statistics and affine parameters of all normalisations.
     """
 
     def __init__(
@@ -102,7 +100,6 @@ class Cascade(nn.Module):
         last_block: int,
         multi_grid: Sequence[int],
         projection: bool,
-        frozen_batch_norm: bool,
     ) -> None:
         check(output_stride, last_block)
         super().__init__()
@@ -125,8 +122,6 @@ class Cascade(nn.Module):
             block = copy_of_block4(channels, units=blocks[3], stride=stride, rates=rates, projection=projection)
             self.add_module(name, block)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        if frozen_batch_norm:
-            freeze_batch_norm(self)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Segment float images (N, C, H, W) into logits (N, K, H, W)."""
@@ -169,7 +164,6 @@ def deeplabv3_cascade_resnet50(
     last_block: int = 7,
     multi_grid: tuple[int, ...] = (1, 2, 1),
     projection: bool = False,
-    frozen_batch_norm: bool = False,
 ) -> Cascade:
     """Build the cascade on ResNet-50: 63,714,389 parameters for 21 classes."""
     return Cascade(
@@ -181,7 +175,6 @@ def deeplabv3_cascade_resnet50(
         last_block=last_block,
         multi_grid=multi_grid,
         projection=projection,
-        frozen_batch_norm=frozen_batch_norm,
     )
 
 
@@ -205,7 +198,6 @@ def deeplabv3_cascade_resnet101(
     last_block: int = 7,
     multi_grid: tuple[int, ...] = (1, 2, 1),
     projection: bool = False,
-    frozen_batch_norm: bool = False,
 ) -> Cascade:
     """Build the cascade on ResNet-101: 82,706,517 parameters for 21 classes."""
     return Cascade(
@@ -217,5 +209,4 @@ def deeplabv3_cascade_resnet101(
         last_block=last_block,
         multi_grid=multi_grid,
         projection=projection,
-        frozen_batch_norm=frozen_batch_norm,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.recipes import deconvnet, deeplab, dilation, fcn, modern, segnet
+from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, fcn, modern, segnet
 from pixelwise.recipes.recipe import Recipe, Stage
 
 __all__ = ["RECIPES", "Recipe", "Stage", "find_recipe"]
@@ -35,6 +35,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         deeplab.deeplabv2_largefov,
         deeplab.deeplabv2_aspp_s,
         deeplab.deeplabv2_aspp_l,
+        deeplab.deeplabv2_resnet101,
+        deeplab.deeplabv2_resnet101_largefov,
+        deeplabv3.deeplabv3_resnet50,
+        deeplabv3.deeplabv3_resnet101,
+        deeplabv3.deeplabv3_cascade_resnet101,
     )
 }
 
