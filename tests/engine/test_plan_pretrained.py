@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pixelwise import api
+from pixelwise.api.stages import merge
 from pixelwise.backbones import efficientnet_lite
 from pixelwise.engine.config import TrainConfig, build_config, read_config
 from pixelwise.engine.listener import Silent
@@ -16,6 +17,7 @@ from pixelwise.engine.model_file import load_model
 from pixelwise.engine.plan import Plan
 from pixelwise.engine.plan_pretrained import plan_weights
 from pixelwise.errors import RequestError
+from pixelwise.recipes import find_recipe
 
 MODEL = "unet_efficientnet_lite0"
 TINY = ("options.decoder_channels=2", "data.crop=[32,32]", "data.batch_size=2", "threads=1")
@@ -58,6 +60,19 @@ def test_random_weights_are_taken_where_they_are_asked_for(lite0: Path) -> None:
     assert plan.config.data.mean is None
     assert plan.config.optimizer.layers == {}
     assert plan.lines == []
+
+
+def test_the_words_are_no_paths(cells: Path, tmp_path: Path) -> None:
+    tiny = ("options.base_channels=2", "options.depth=2", "data.crop=[32,32]", "data.batch_size=1", "threads=1")
+    api.train(cells, out=tmp_path / "run", weights="random", iterations=1, settings=tiny)
+    assert read_config(tmp_path / "run/config.yaml").weights == "random"
+
+
+def test_the_modern_recipe_starts_from_random_weights() -> None:
+    (stage,) = find_recipe("modern").stages
+    given = {"data": {"path": "x"}, "model": MODEL, "transplant": "imagenet.safetensors"}
+    config = build_config(merge(stage.values(), given))
+    assert (config.weights, config.transplant) == ("random", "imagenet.safetensors")
 
 
 def test_what_is_asked_for_beats_what_the_weights_want(lite0: Path) -> None:

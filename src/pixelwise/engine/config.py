@@ -170,7 +170,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
-        if self.weights and self.transplant:
+        if self.weights not in (None, RANDOM) and self.transplant:
             raise ValueError("weights and transplant are both given; accepted: one of them. Leave one out")
         if self.precise_batch_norm and self.batch_norm in ("renorm", "frozen"):
             verb = "corrects" if self.batch_norm == "renorm" else "keeps"

@@ -10,7 +10,7 @@ from pixelwise.data.card import ImagesCard
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
-from pixelwise.engine.config import TrainConfig
+from pixelwise.engine.config import RANDOM, TrainConfig
 from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.errors import RequestError
@@ -124,7 +124,7 @@ def plan_batch_norm(
         plan.decide(f"batches of {size} windows", batch_norm="batch")
     elif kind == "batch" and size == 1 and window is not None:
         _check_single_values(plan, in_channels, window)
-    elif kind == "frozen" and not plan.config.weights and not plan.config.transplant:
+    elif kind == "frozen" and plan.config.weights in (None, RANDOM) and not plan.config.transplant:
         plan.note("batch_norm = frozen keeps statistics that no data gave: a network without weights learns badly so")
 
 

@@ -23,7 +23,7 @@ from pixelwise.recipes.recipe import Recipe, Stage
 
 def modern() -> Recipe:
     """Train any model from random weights; `--model` chooses it, a budget says how long. Measured: not measured."""
-    settings = {"optimizer.lr": 2e-4, "data.scale": 1.0}
+    settings = {"weights": "random", "optimizer.lr": 2e-4, "data.scale": 1.0}
     return Recipe(
         summary="any model of --model, from random weights", stages=(Stage(name="modern", settings=settings),)
     )
