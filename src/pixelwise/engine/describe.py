@@ -16,6 +16,7 @@ from pixelwise.engine.model_file import Option, build_twin
 from pixelwise.errors import RequestError
 from pixelwise.models import model_info, model_options
 from pixelwise.models.parts import PARTS, create_part, part_options
+from pixelwise.registry import ModelInfo
 from pixelwise.structures import classifier_strides_of, size_rule_of
 
 
@@ -47,6 +48,8 @@ class Description(BaseModel):
 
     Attributes:
         name: the public one, also of a model that was asked for by one of its `aliases`.
+        pretrained: weights of its encoder that a package brings ("pretrained"), and what is missing, if anything;
+            None where there are none.
         receptive_field: [height, width] in pixels of the output that sees most; None behind a global pooling.
         receptive_field_smallest: the same of the output that sees least (strides make it depend on the phase).
         output_stride: step in input pixels of the grid on which the last layer with weights computes.
@@ -57,6 +60,7 @@ class Description(BaseModel):
 
     name: str
     aliases: list[str]
+    pretrained: str | None
     family: str
     task: str
     year: int
@@ -111,6 +115,7 @@ def describe(
     return Description(
         name=info.name,
         aliases=list(info.aliases),
+        pretrained=_pretrained(info, {**defaults, **options}),
         family=info.family,
         task=info.task,
         year=info.year,
@@ -135,6 +140,16 @@ def describe(
 def _build_part(name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
     with torch.device("meta"):
         return create_part(name, num_classes=num_classes, in_channels=in_channels, **options)
+
+
+def _pretrained(info: ModelInfo, options: Mapping[str, Option]) -> str | None:
+    """Say what "pretrained" stands for, or why it cannot be had here."""
+    if info.pretrained is None:
+        return None
+    try:
+        return info.pretrained.inputs(options).source
+    except RequestError as error:
+        return str(error)
 
 
 def read_options(settings: Sequence[str]) -> dict[str, Option]:
