@@ -26,6 +26,7 @@ from pixelwise.report.look_switches import (
     legend_panel,
     level_panels,
     shares,
+    windows_on,
 )
 
 COLORS = [tuple(color) for color in CORNER_COLORS.tolist()]
@@ -43,7 +44,7 @@ def scene(name: str, picture: np.ndarray) -> Scene:
 def read(values: Tensor, decoded: Tensor) -> Level:
     """Pool a map (1, C, H, W), unpool another with its switches, and read both."""
     pooled, switches = MaxPool2x2()(values)
-    level = Level()
+    level = Level(within=(0, 0, *pooled.shape[2:]))
     level.pooling(Operation(reads=(values,), gives=(pooled, switches.indices)))
     level.unpooling(Operation(reads=(decoded, switches.indices), gives=(MaxUnpool2x2()(decoded, switches),)))
     return level
@@ -174,6 +175,9 @@ def test_layers_of_deconvnet_are_those_of_the_papers_figure() -> None:
         for level, (last, _) in zip("54321", deconvolutions, strict=True)
         for name in (f"unpool{level}", f"deconv{last}")
     ]
+    ensemble = scene("edeconvnet", image(224, 224))  # FCN-8s, which comes after it, has no part in the figure
+    last = coarse_to_fine(ensemble.layers, unpoolings(ensemble.layers))[-1]
+    assert layer_title(ensemble.layers, ensemble.labels, last).startswith("deconvnet.deconv1_2 ")
     sides = [before.layers[row].shape[1] for row in coarse_to_fine(before.layers, unpoolings(before.layers))]
     assert sides == [side for _, side in deconvolutions for _ in range(2)]
     chosen = [layer_title(before.layers, before.labels, row) for row in stages(before.layers, before.strides)]
@@ -205,10 +209,31 @@ def test_a_pool_or_an_unpooling_is_drawn_with_the_switches_of_all_channels(tmp_p
     assert "Switches" not in (tmp_path / "p.html").read_text()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 400), (40, 2)])
-def test_overviews_of_odd_images(size: tuple[int, int], tmp_path: Path) -> None:
+def test_the_detail_lies_on_the_image_where_the_rest_mirrors_it() -> None:
+    view = View(picture=image(20, 30), size=(20, 30), top=100, left=90)
+    assert windows_on(view, Place(origin=(0.5, 0.5), stride=(2.0, 2.0)), (112, 112)) == (50, 45, 10, 15)
+    assert windows_on(view, Place(origin=(15.5, 15.5), stride=(32.0, 32.0)), (7, 7)) == (3, 3, 1, 1)
+    one = View(picture=image(1, 1), size=(1, 1), top=111, left=0)
+    assert windows_on(one, Place(origin=(15.5, 15.5), stride=(32.0, 32.0)), (7, 7)) == (3, 0, 1, 1)
+    before = scene("deconvnet_vgg16", image(20, 30))
+    decoder = Decoder(before, None)
+    for row, level in decoder.levels.items():
+        level.pooling(
+            Operation(
+                reads=(torch.zeros(1, 1, *before.layers[row].shape[1:]),),
+                gives=MaxPool2x2()(torch.rand(1, 1, *before.layers[row].shape[1:]))[0:1] * 2,
+            )
+        )
+        assert level.detail[0] >= level.within[0]
+        assert level.detail[0] + level.detail[2] <= level.within[0] + level.within[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("segnet_vgg16", (1, 1)), ("segnet_basic", (3, 400)), ("deconvnet_vgg16", (40, 2))]
+)
+def test_overviews_of_odd_images(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     Image.fromarray(image(*size)[:, :, 0]).save(tmp_path / "i.png")
-    look("segnet_basic", tmp_path / "i.png", out=tmp_path / "p.png", options={"base_channels": 2})
+    look(name, tmp_path / "i.png", out=tmp_path / "p.png", options=dict(model_info(name).debug))
     with Image.open(tmp_path / "p.png") as sheet:
         assert sheet.size[0] == 1400
 

@@ -11,7 +11,7 @@ from pixelwise.report.look_layers import UNPOOL, layer_title
 from pixelwise.report.look_pass import Operation, Reader
 from pixelwise.report.look_scene import Scene
 from pixelwise.report.look_sheet import Panel, Section
-from pixelwise.report.look_switches import COLUMNS, Level, corners_panel, legend_panel, level_panels, shares
+from pixelwise.report.look_switches import COLUMNS, Level, corners_panel, legend_panel, level_panels, shares, windows_on
 
 FIGURE_COLUMNS = 6
 
@@ -28,7 +28,7 @@ class Decoder:
         self.scene = scene
         every = unpoolings(scene.layers)
         wanted = every if rows is None else [row for row in every if {row, scene.layers[row].pool} & set(rows)]
-        self.levels = {row: Level() for row in wanted}
+        self.levels = {row: self._begin(self._pool(row)) for row in wanted}
         self.figure = coarse_to_fine(scene.layers, every) if rows is None else []
         self.strongest: dict[int, Panel] = {}
 
@@ -41,6 +41,10 @@ class Decoder:
         for row in self.figure:
             readers.setdefault(row, []).append(partial(self._keep, row))
         return readers
+
+    def _begin(self, pool: int) -> Level:
+        height, width = self.scene.layers[pool].shape[1:]
+        return Level(within=windows_on(self.scene.view, self.scene.place(pool), (height, width)))
 
     def _pool(self, row: int) -> int:
         pool = self.scene.layers[row].pool
@@ -121,9 +125,16 @@ def unpoolings(layers: Sequence[Layer]) -> list[int]:
 
 
 def coarse_to_fine(layers: Sequence[Layer], unpools: Sequence[int]) -> list[int]:
-    """Return each unpooling and the last layer before the next one; behind the last one, the layer that is scored."""
+    """Return each unpooling and the last layer before the next one; behind the last one, the layer that is scored.
+
+    What is scored is the input of the last convolution that depends on the unpooling.
+    """
     if not unpools:
         return []
-    scorer = max(row for row, layer in enumerate(layers) if "convolution" in layer.kind)
+    behind = {unpools[-1]}
+    for row, layer in enumerate(layers):
+        if behind.intersection(layer.inputs):
+            behind.add(row)
+    scorer = max(row for row in behind if "convolution" in layers[row].kind)
     ends = [layers[row].inputs[0] for row in (*unpools[1:], scorer)]
     return [row for pair in zip(unpools, ends, strict=True) for row in dict.fromkeys(pair)]

@@ -216,13 +216,18 @@ def measure_batch_norm(scene: Scene) -> bool:
     """Measure an untrained model's batch normalisations on the image and its mirror image, if it has any.
 
     With the statistics that they start with, activations of a deep network die out. Two images, since a layer may
-    have a single value of each.
+    have a single value of each. A channel that is constant has nothing to be normalised but its rounding errors, which
+    grow from layer to layer: it keeps a variance of 1.
     """
     model = scene.segmenter.model
-    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not layers:
         return False
     batch = scene.predict({}).batch
     measure_statistics(model, [torch.cat([batch, batch.flip(3)])])
+    for layer in layers:
+        assert layer.running_var is not None
+        layer.running_var.masked_fill_(layer.running_var <= layer.eps, 1)
     return True
 
 

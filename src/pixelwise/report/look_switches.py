@@ -33,6 +33,7 @@ CORNERS = ("top left", "top right", "bottom left", "bottom right")
 # Okabe and Ito's: apart for the colour-blind too. The darkest texts and lines are legible on each.
 CORNER_COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167)], np.uint8)
 DETAIL = 8  # windows of a detail's side
+Part = tuple[int, int, int, int]  # first row, first column, number of rows and of columns
 COLUMNS = 4  # panels of a level
 MAX_CELL = 40  # pixels of a unit in a detail
 EMPTY = (236, 238, 240)
@@ -45,6 +46,7 @@ class Level:
     """A pooling and its unpooling, read while the network runs: first `pooling`, then `unpooling`.
 
     Attributes:
+        within: first row, first column, rows and columns of the windows that lie on the image.
         corners: uint8 (C, h, w), 0 to 3 in the order of `CORNERS`; of the first channels, if there are many.
         channel: the one whose pooled map varies most.
         detail: first row, first column, rows and columns of the windows that are drawn large.
@@ -52,9 +54,10 @@ class Level:
         after: the same place after unpooling.
     """
 
+    within: Part
     corners: NDArray[np.uint8] | None = None
     channel: int = 0
-    detail: tuple[int, int, int, int] = (0, 0, 0, 0)
+    detail: Part = (0, 0, 0, 0)
     before: Values | None = None
     after: Values | None = None
 
@@ -63,7 +66,9 @@ class Level:
         source, pooled, indices = operation.reads[0][0], operation.gives[0][0], operation.gives[1][0].cpu().numpy()
         maps = pooled.float().cpu().numpy()
         self.channel = strongest_channels(maps, 1)[0]
-        self.detail = _liveliest(maps[self.channel])
+        top, left, rows, columns = self.within
+        row, column, *size = _liveliest(maps[self.channel, top : top + rows, left : left + columns])
+        self.detail = (top + row, left + column, size[0], size[1])
         corners = corner_of(indices, source.shape[2])
         self.corners = corners[: max(MAX_TILES, self.channel + 1)]
         self.before = self._cut(source[self.channel].float().cpu().numpy())
@@ -86,7 +91,20 @@ def corner_of(indices: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
     return np.asarray(indices // width % 2 * 2 + indices % width % 2, dtype=np.uint8)
 
 
-def _liveliest(values: Values) -> tuple[int, int, int, int]:
+def windows_on(view: View, place: Place, size: tuple[int, int]) -> Part:
+    """Return which of the windows (h, w) of a pooled layer have their middle on the image; at least one does, or is
+    nearest.
+    """
+    found = []
+    for axis, start in enumerate((view.top, view.left)):
+        ends = (start - 0.5 - place.origin[axis], start + view.size[axis] - 0.5 - place.origin[axis])
+        first, last = (end / place.stride[axis] for end in ends)
+        top = min(max(int(np.ceil(first)), 0), size[axis] - 1)
+        found.append((top, max(min(int(np.floor(last)), size[axis] - 1) - top + 1, 1)))
+    return found[0][0], found[1][0], found[0][1], found[1][1]
+
+
+def _liveliest(values: Values) -> Part:
     """Return the part of at most `DETAIL` rows and columns with the largest variance, the first of equals."""
     rows, columns = min(DETAIL, values.shape[0]), min(DETAIL, values.shape[1])
     wide = values.astype(np.float64)
@@ -149,18 +167,19 @@ def level_panels(level: Level, place: Place, view: View) -> list[Panel]:
     ]
 
 
-def _outline(picture: Image.Image, detail: tuple[int, int, int, int], place: Place, view: View) -> None:
+def _outline(picture: Image.Image, detail: Part, place: Place, view: View) -> None:
     """Mark the detail on the image."""
     edges = []
     for axis, (first, count) in enumerate(((detail[0], detail[2]), (detail[1], detail[3]))):
         scale = (picture.height, picture.width)[axis] / view.size[axis]
         origin, stride = place.origin[axis] - (view.top, view.left)[axis], place.stride[axis]
         limit = (picture.height, picture.width)[axis] - 1
-        edges.append([(origin + (unit - 0.5) * stride + 0.5) * scale for unit in (first, first + count)] + [limit])
-    (top, bottom, low), (left, right, far) = edges
+        ends = ((origin + (unit - 0.5) * stride + 0.5) * scale for unit in (first, first + count))
+        edges.append([min(max(end, 0), limit) for end in ends])
+    (top, bottom), (left, right) = edges
     draw = ImageDraw.Draw(picture)
     for color, away, width in (((255, 255, 255), 4, 6), ((0, 0, 0), 2, 2)):
-        corner = min(right + away, far), min(bottom + away, low)
+        corner = min(right + away, picture.width - 1), min(bottom + away, picture.height - 1)
         draw.rectangle((max(left - away, 0), max(top - away, 0), *corner), outline=color, width=width)
 
 
