@@ -113,6 +113,19 @@ def test_describe_by_an_alias_says_the_name(pixelwise) -> None:
     assert json.loads(pixelwise(*asked, "--json").out)["name"] == "segnet_vgg16"
 
 
+def test_describe_states_the_cost_of_the_largest_layer(pixelwise) -> None:
+    """fc6 of FCN-8s: 512 x 4096 windows of 7 x 7 and 4096 biases, at 12 x 16 positions of a 500 x 375 image."""
+    asked = ("describe", "fcn8s_vgg16", "--num-classes", "21", "--input-size", "375", "500")
+    cost = "fc6 (7 x 7): 102,764,544 parameters (76.5 %), 39.5 G FLOPs (13.5 %)"
+    assert f"largest layer   {cost}\n" in pixelwise(*asked).out
+    described = json.loads(pixelwise(*asked, "--json").out)
+    (fc6,) = (row for row in described["layers"] if row["name"] == "fc6")
+    assert fc6["flops"] == 2 * 512 * 4096 * 7 * 7 * 12 * 16
+    assert fc6["parameters_share"] == 102_764_544 / 134_362_751
+    assert fc6["flops_share"] == fc6["flops"] / described["flops"]
+    assert sum(row["flops_share"] for row in described["layers"]) == pytest.approx(1)
+
+
 def test_train_by_an_alias_notes_the_name(pixelwise, data, quick, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(registry._ALIASES, "little_unet", "unet_small")
     call = ("train", data, "--out", tmp_path / "run", *quick, "--model")

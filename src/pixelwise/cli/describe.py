@@ -72,6 +72,7 @@ def _text(d: Description) -> str:
         ("paper", d.paper),
         ("fidelity", f"{d.fidelity}: {d.source}"),
         ("parameters", f"{d.parameters:,} ({d.parameters / 1e6:,.1f} M)"),
+        *([("largest layer", _cost(max(d.layers, key=lambda row: row.parameters)))] if d.parameters else []),
         ("receptive field", field),
         *([("field of view", "; ".join(views))] if views else []),
         ("output stride", str(d.output_stride)),
@@ -83,6 +84,12 @@ def _text(d: Description) -> str:
     ]
     lines = [f"{key:16}{value}" for key, value in facts]
     return "\n".join([d.name, *lines, "", _layer_table(d.layers)])
+
+
+def _cost(row: LayerRow) -> str:
+    window = f" ({_by(row.kernel)})" if row.kind in _WINDOWED else ""
+    weights = f"{row.parameters:,} parameters ({100 * row.parameters_share:.1f} %)"
+    return f"{row.name}{window}: {weights}, {row.flops / 1e9:,.1f} G FLOPs ({100 * row.flops_share:.1f} %)"
 
 
 def _layer_table(layers: Sequence[LayerRow]) -> str:

@@ -27,6 +27,8 @@ class LayerRow(BaseModel):
         receptive_field: [height, width] in input pixels of the unit that sees most; None where it is the whole image.
         field_of_view: [height, width] in pixels of the layer's own window, for layers whose paper states it; see
             `layer_fields.field_of_view`.
+        parameters_share: of those of all layers, 0 to 1.
+        flops_share: of those of all layers, 0 to 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +42,9 @@ class LayerRow(BaseModel):
     receptive_field: list[int] | None
     field_of_view: list[int] | None
     parameters: int
+    parameters_share: float
     flops: int
+    flops_share: float
 
 
 class Description(BaseModel):
@@ -179,6 +183,7 @@ def _field_extremes(layers: list[Layer], period: int) -> tuple[list[int] | None,
 
 def _rows(layers: Sequence[Layer], *, period: int, classifier_strides: Mapping[str, int]) -> list[LayerRow]:
     rows = []
+    parameters, flops = sum(layer.parameters for layer in layers), sum(layer.flops for layer in layers)
     for index, (layer, field) in enumerate(zip(layers, fields_by_layer(layers, period=period), strict=True)):
         windows = layer.windows or ()
         cell = classifier_strides.get(layer.name)
@@ -192,7 +197,9 @@ def _rows(layers: Sequence[Layer], *, period: int, classifier_strides: Mapping[s
             receptive_field=None if field is None else list(field),
             field_of_view=None if cell is None else list(field_of_view(layers, index, cell=cell)),
             parameters=layer.parameters,
+            parameters_share=layer.parameters / max(1, parameters),
             flops=layer.flops,
+            flops_share=layer.flops / max(1, flops),
         )
         rows.append(row)
     return rows
