@@ -203,6 +203,16 @@ def test_evaluate_as_json(pixelwise, trained) -> None:
     assert "scoring 4/4" in outcome.err
 
 
+def test_another_option_than_in_training(pixelwise, trained, tmp_path) -> None:
+    outcome = pixelwise("evaluate", trained, trained.parent / "data", "--set", "options.dropout=0.5", "--json")
+    assert json.loads(outcome.out)["protocol"]["options"] == "dropout=0.5"
+    data = trained.parent / "data"
+    for words in (("evaluate", trained, data), ("predict", trained, data / "images/val", "--out", tmp_path)):
+        refused = pixelwise(*words, "--set", "depth=3")
+        assert refused.code == 2
+        assert "with depth=3, unet_small wants other weights than" in refused.err
+
+
 def test_predict_as_json(pixelwise, trained, data, tmp_path) -> None:
     outcome = pixelwise("predict", trained, data / "images/val/*4.png", "--out", tmp_path / "out", "--json")
     result = json.loads(outcome.out)

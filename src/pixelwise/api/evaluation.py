@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,22 @@ from pixelwise.data.scan import Dataset, scan
 from pixelwise.engine.config import read_config
 from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
+from pixelwise.engine.model_file import Option, options_text
 from pixelwise.engine.predict import Segmenter, load_segmenter
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.views import Fusion, Views
 from pixelwise.errors import RequestError, closest
 
 
-def load(run: str | Path) -> Segmenter:
-    """Load the best model of a run folder, or a model file, ready to predict."""
-    return load_segmenter(Path(run))
+def load(run: str | Path, *, options: Mapping[str, Option] | None = None) -> Segmenter:
+    """Load the best model of a run folder, or a model file, ready to predict.
+
+    Args:
+        run: run folder or model file.
+        options: of the model, which beat those that it was trained with and leave its weights as they are, such as
+            `{"output_stride": 8}` of DeepLab v3.
+    """
+    return load_segmenter(Path(run), options=options)
 
 
 def evaluate(
@@ -39,6 +46,7 @@ def evaluate(
     stride: float | None = None,
     long_side: int | None = None,
     boxes: str | Path | None = None,
+    options: Mapping[str, Option] | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set.
@@ -60,6 +68,7 @@ def evaluate(
         long_side: pixels of the image's longer side at scale 1, instead of its own size.
         boxes: file or folder of boxes that an instance-wise model (DeconvNet) sees in place of its own proposals; see
             `pixelwise.engine.given_boxes`.
+        options: of the model, see `load`.
         on_image: called with images done and in all.
 
     Returns:
@@ -74,13 +83,13 @@ def evaluate(
         stride=stride,
         long_side=long_side,
     )
-    segmenter = load(run)
+    segmenter = load(run, options=options)
     segmenter.check(views)
     folder = open_dataset(Path(data), **lists_of(Path(run), Path(data)))
     items, split = choose_items(folder, split, names)
     given = given_boxes(segmenter, boxes, [item.name for item in items])
     dataset = with_boundary(scan_for(segmenter, folder, items), boundary_class)
-    return evaluate_items(
+    evaluation = evaluate_items(
         segmenter,
         dataset,
         items,
@@ -89,7 +98,9 @@ def evaluate(
         views=views,
         boxes=given,
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
-    ).to_json()
+    )
+    changed = {"options": options_text(options)} if options else {}
+    return replace(evaluation, protocol={**evaluation.protocol, **changed}).to_json()
 
 
 def given_boxes(segmenter: Segmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from pixelwise.api.evaluation import given_boxes, load
 from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.engine.model_file import Option
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
 from pixelwise.engine.views import Fusion, Views
@@ -64,6 +65,7 @@ def predict(
     object_classes: Sequence[str] = (),
     whole_image: bool = False,
     boxes: str | Path | None = None,
+    options: Mapping[str, Option] | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
@@ -88,6 +90,7 @@ def predict(
         whole_image: let a model that sees images box by box (DeconvNet) see them whole, shrunk to its input.
         boxes: file or folder of boxes that such a model sees in place of its own proposals; see
             `pixelwise.engine.given_boxes`.
+        options: of the model, which beat those that it was trained with; see `load`.
         on_image: called with images done and in all.
 
     Raises:
@@ -114,7 +117,7 @@ def predict(
     asked = {"_overlay.png": overlay, ".npy": probabilities, "_instances.png": instances}
     endings = [".png", *(ending for ending, wanted in asked.items() if wanted)]
     outputs = _plan_outputs(images, Path(out), endings)
-    segmenter = load(run)
+    segmenter = load(run, options=options)
     if whole_image:
         if segmenter.instance_wise is None:
             raise RequestError(

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.option("--tile", type=int, help="Input side of a seamless tile in pixels.")
 @view_options
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes that DeconvNet sees; see `predict --help`.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="OPTION=VALUE",
+    multiple=True,
+    help="Option of the model that beats the trained one and leaves the weights, such as output_stride=8.",
+)
 @json_option
 def command(
     run: Path,
@@ -39,6 +46,7 @@ def command(
     stride: str | None,
     long_side: int | None,
     boxes: Path | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Score RUN (a run folder or model file) on DATA, at the labels' own size.
@@ -46,6 +54,7 @@ def command(
     The scores come from one histogram over all pixels; the protocol is printed with them.
     """
     from pixelwise import api
+    from pixelwise.engine.describe import read_options
 
     reporter = Reporter(as_json=as_json)
     try:
@@ -64,6 +73,7 @@ def command(
             stride=None if stride is None else share("--stride", stride),
             long_side=long_side,
             boxes=boxes,
+            options=read_options(settings),
             on_image=lambda done, total: reporter.advance("scoring", done, total),
         )
     finally:

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "--boxes", metavar="FILE", type=click.Path(path_type=Path), help="Boxes that DeconvNet is shown, see above."
 )
+@click.option(
+    "--set",
+    "settings",
+    metavar="OPTION=VALUE",
+    multiple=True,
+    help="Option of the model that beats the trained one and leaves the weights, such as output_stride=8.",
+)
 @json_option
 def command(
     run: Path,
@@ -51,6 +58,7 @@ def command(
     object_classes: str | None,
     whole_image: bool,
     boxes: Path | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
@@ -64,6 +72,7 @@ def command(
     by 1.2; the best 50 of at least 112 pixels are seen.
     """
     from pixelwise import api
+    from pixelwise.engine.describe import read_options
 
     reporter = Reporter(as_json=as_json)
     try:
@@ -85,6 +94,7 @@ def command(
             object_classes=listed(object_classes),
             whole_image=whole_image,
             boxes=boxes,
+            options=read_options(settings),
             on_image=lambda done, total: reporter.advance("predicting", done, total),
         )
     finally:

@@ -157,7 +157,10 @@ def _pretrained(info: ModelInfo, options: Mapping[str, Option]) -> str | None:
 
 
 def read_options(settings: Sequence[str]) -> dict[str, Option]:
-    """Read "option=value" texts; values are read as YAML, so that 0.5, true, null and [1, 2] mean what they say."""
+    """Read "option=value" texts; values are read as YAML, so that 0.5, true, null and [1, 2] mean what they say.
+
+    As in training, an option may also be called "options.NAME".
+    """
     options: dict[str, Option] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -169,7 +172,7 @@ def read_options(settings: Sequence[str]) -> dict[str, Option]:
             value = tuple(value)
         if not equals or not isinstance(value, str | int | float | bool | tuple | None):
             raise RequestError(f"--set {setting!r}; accepted: option=value, such as base_channels=32.")
-        options[key.strip()] = value
+        options[key.strip().removeprefix("options.")] = value
     return options
 
 

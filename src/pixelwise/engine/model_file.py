@@ -98,11 +98,20 @@ def card_of(path: Path) -> ModelCard | None:
         return None  # reading the weights will say what is wrong, if anything is
 
 
-def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
+def load_model(
+    path: Path, *, device: str | torch.device = "cpu", options: Mapping[str, Option] | None = None
+) -> tuple[nn.Module, ModelCard]:
     """Read a model file and build the model, in evaluation mode.
 
+    Args:
+        path: the file.
+        device: where the model goes.
+        options: of the model, which beat those that it was trained with and leave its weights as they are, such as
+            DeepLab v3's output stride; the card that is returned holds them.
+
     Raises:
-        RequestError: if the file is missing, damaged, not one of ours, or does not fit the model it names.
+        RequestError: if the file is missing, damaged, not one of ours, or does not fit the model it names, or the
+            options want other weights.
     """
     if not path.is_file():
         raise RequestError(
@@ -121,15 +130,34 @@ def load_model(path: Path, *, device: str | torch.device = "cpu") -> tuple[nn.Mo
             f"model file {path} has metadata that this version does not read ({str(error).splitlines()[0]}). "
             "Use the pixelwise version that wrote it, or train again."
         ) from error
+    card = card.model_copy(update={"options": {**card.options, **(options or {})}})
     model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
+        if options:
+            raise RequestError(
+                f"with {options_text(options)}, {card.model} wants other weights than {path} holds; accepted: options "
+                "that leave the weights as they are, such as output_stride. Leave it out, or train a model with it."
+            ) from error
         raise RequestError(
             f"model file {path} does not hold the weights of {card.model} that its metadata names "
             f"({str(error).splitlines()[-1].strip()}). Copy the file again."
         ) from error
     return model.to(device).to(memory_format=torch.channels_last).eval(), card
+
+
+def options_text(options: Mapping[str, Option]) -> str:
+    """Write options as they are given.
+
+    >>> options_text({"output_stride": 8, "multi_grid": (1, 2, 4), "aux": None})
+    'output_stride=8, multi_grid=[1,2,4], aux=null'
+    """
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in values.items()
+    )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

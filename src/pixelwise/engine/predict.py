@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from pixelwise.data.images import AnyArray, as_channels, read_image
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
-from pixelwise.engine.model_file import ModelCard, build_twin, load_model
+from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model
 from pixelwise.engine.passes import Pass, predict_probabilities
 from pixelwise.engine.views import STRIDE, Fusion, Views
 from pixelwise.errors import RequestError
@@ -291,8 +291,8 @@ def _as_boxes(given: Boxes | Sequence[Sequence[float]] | None) -> Boxes | None:
     return given if isinstance(given, proposals.Boxes) else proposals.boxes_of_rows(given, "given")
 
 
-def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
-    """Load the best model of a run folder, or a model file."""
+def load_segmenter(run: Path, *, device: str | None = None, options: Mapping[str, Option] | None = None) -> Segmenter:
+    """Load the best model of a run folder, or a model file; for options see `load_model`."""
     path = Path(run)
     if not path.exists():
         raise RequestError(f"run {path} does not exist. Give the --out folder of a training run, or a model file.")
@@ -303,7 +303,7 @@ def load_segmenter(run: Path, *, device: str | None = None) -> Segmenter:
                 f"run {run} holds no best.safetensors; accepted: the --out folder of a run that was validated at least "
                 "once. Train it, or go on with train --resume."
             )
-    model, card = load_model(path, device=device or default_device())
+    model, card = load_model(path, device=device or default_device(), options=options)
     if not getattr(model, "instance_wise", False):
         return Segmenter(model=model, card=card)
     from pixelwise.engine.instance_wise import PUBLISHED
