@@ -135,6 +135,7 @@ def test_the_two_releases_differ_in_stride_dropout_and_momentum() -> None:
     semseg, caffe = meta(), meta(variant="caffe")
     assert (semseg.layer2[0].conv1.stride, semseg.layer2[0].conv2.stride) == ((1, 1), (2, 2))
     assert (caffe.layer2[0].conv1.stride, caffe.layer2[0].conv2.stride) == ((2, 2), (1, 1))
+    assert meta(101, variant="caffe").layer2[0].conv2.stride == (2, 2)  # unlike the definition of ResNet-50
     assert {type(model.cls[3]) for model in (semseg,)} == {nn.Dropout2d}
     assert {type(model.cls[3]) for model in (caffe,)} == {nn.Dropout}
     for model, share in ((semseg, 0.1), (caffe, 0.05)):

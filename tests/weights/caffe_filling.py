@@ -13,7 +13,7 @@ from formula import numbers, weight
 from numpy.typing import NDArray
 
 CONVOLUTIONS = ("Convolution", "Deconvolution")
-NORMALISATIONS = ("BatchNorm", "Scale")
+NORMALISATIONS = ("BatchNorm", "Scale", "BN")
 
 
 def is_copy(name: str, copies: Sequence[str]) -> bool:
@@ -42,6 +42,9 @@ def make_layer(
         key = key.replace(mark, "")
     if kind == "BatchNorm":
         blobs = statistics(key, shape[0])
+    elif kind == "BN":  # PSPNet's: all of it in one layer
+        mean, variance, factor = statistics(key, shape[0])
+        blobs = [*affine(key, shape[0]), mean / factor, variance / factor]
     elif kind == "Scale":
         blobs = affine(key, shape[0]) if extra is None else [np.full(shape, extra, np.float32)]
     else:
@@ -87,4 +90,15 @@ def rebuild(layers: list[list[Any]], copies: Sequence[str] = ()) -> list[LayerTo
         make_layer(marked(name, mark), kind, tuple(shape), extra, copies)
         for mark in ("", *copies)
         for name, kind, shape, extra in layers
+    ]
+
+
+def in_two(layer: LayerToWrite) -> list[LayerToWrite]:
+    """Return a layer "BN" as the two layers that Caffe itself has for it, others as they are."""
+    if layer.type != "BN":
+        return [layer]
+    scale, shift, mean, variance = layer.blobs
+    return [
+        LayerToWrite(name=layer.name, type="BatchNorm", blobs=[mean, variance, np.ones(1, np.float32)]),
+        LayerToWrite(name=f"{layer.name}/scale", type="Scale", blobs=[scale, shift]),
     ]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caffe_filling import CONVOLUTIONS, NORMALISATIONS, is_copy, listed, make_layer
+from caffe_filling import CONVOLUTIONS, NORMALISATIONS, in_two, is_copy, listed, make_layer
 from caffe_writer import Form, LayerToWrite, caffemodel
 from formula import image
 from numpy.typing import NDArray
@@ -65,6 +65,7 @@ DEEPLAB1 = "TheLegendAli/DeepLab-Context2 4aa3327"
 DEEPLAB2 = "zbxzc35/deeplab_v2_python e290633"
 DEEPLAB2_RESNET = "DrSleep/tensorflow-deeplab-resnet 066023c"
 DEEPLAB2_MSC = "isht7/pytorch-deeplab-resnet ba81363"
+PSPNET = "hszhao/PSPNet 798bdc9"
 VALID: dict[str, Any] = {"base_channels": 4, "padding": "valid"}
 NETS = {
     "fcn32s_vgg16": Original(repository=FCN, path="voc-fcn32s/val.prototxt", size=(97, 131)),
@@ -125,6 +126,12 @@ NETS = {
     "deeplabv2_resnet101_msc": Original(
         repository=DEEPLAB2_MSC, path="data/test.prototxt", size=(257, 289), copies=("_res05", "_res075")
     ),
+    "pspnet_resnet50": Original(
+        repository=PSPNET, path="evaluation/prototxt/pspnet50_ADE20K_473.prototxt", size=(473, 473), classes=150
+    ),
+    "pspnet_resnet101": Original(
+        repository=PSPNET, path="evaluation/prototxt/pspnet101_VOC2012_473.prototxt", size=(473, 473)
+    ),
 }
 DIVIDE = 16  # of all widths but those of the classes, unless --full
 
@@ -132,7 +139,7 @@ DIVIDE = 16  # of all widths but those of the classes, unless --full
 REMOVED = (
     r"\w*Data|\w*DATA|Python|Softmax\w*|SOFTMAX\w*|Silence|SILENCE|MAT_WRITE|SEG_ACCURACY|\w*Accuracy|Input|PADDING"
 )
-OLD_TYPES = {"RELU": "ReLU", "LRN": "LRN"}
+OLD_TYPES = {"RELU": "ReLU", "LRN": "LRN", "BN": "BN"}
 
 
 def parse(text: str, classes: int) -> Message:
@@ -187,7 +194,7 @@ def deploy(definition: Message, height: int, width: int, divide: int, classes: i
             if name == "type":
                 word = value.strip("\"'")
                 value = f'"{OLD_TYPES.get(word, word.title() if word.isupper() else word)}"'
-            if name == "interp_param":
+            if name == "interp_param" and not first(value, "height"):
                 value = [("zoom_factor", zoom_factor(value))]
             if name == "convolution_param":
                 value = [_narrow(item, divide, classes) for item in value if item[0] != "engine"]
@@ -241,8 +248,24 @@ def fill(net: Message, copies: Sequence[str] = ()) -> list[LayerToWrite]:
             filler = first(first(layer, "scale_param", []), "filler", None)
             constant = None if filler is None else float(first(filler, "value"))
             layers.append(make_layer(name, kind, (width,), constant, copies))
+        elif kind == "Concat":
+            width = sum(channels[value.strip("\"'")] for key, value in layer if key == "bottom")
         channels[top] = width
     return layers
+
+
+def without_bn(net: Message) -> Message:
+    """Write each layer "BN", which OpenCV does not know, as the two layers "BatchNorm" and "Scale" in place."""
+    out: Message = []
+    for key, layer in net:
+        if key != "layer" or first(layer, "type") != "BN":
+            out.append((key, layer))
+            continue
+        name, top = first(layer, "name"), [("bottom", f'"{first(layer, "top")}"'), ("top", f'"{first(layer, "top")}"')]
+        out.append(("layer", [("name", f'"{name}"'), ("type", '"BatchNorm"'), *top]))
+        bias = ("scale_param", [("bias_term", "true")])
+        out.append(("layer", [("name", f'"{name}/scale"'), ("type", '"Scale"'), *top, bias]))
+    return out
 
 
 def run_original(given: argparse.Namespace) -> None:
@@ -254,9 +277,11 @@ def run_original(given: argparse.Namespace) -> None:
     runnable = deploy(definition, *net.size, 1 if given.full else DIVIDE, net.classes)
     layers = fill(runnable, net.copies)
     given.work.mkdir(parents=True, exist_ok=True)
-    (given.work / "net.prototxt").write_text(show(runnable))
     (given.work / "net.caffemodel").write_bytes(caffemodel(layers, form=net.form))
-    engine = cv2.dnn.readNetFromCaffe(str(given.work / "net.prototxt"), str(given.work / "net.caffemodel"))
+    run = given.work / "run.caffemodel"
+    run.write_bytes(caffemodel([part for layer in layers for part in in_two(layer)], form=net.form))
+    run.with_suffix(".prototxt").write_text(show(without_bn(runnable)))
+    engine = cv2.dnn.readNetFromCaffe(str(run.with_suffix(".prototxt")), str(run))
     engine.enableWinograd(False)
     engine.setInput(image(*net.size))
     before, after = border(definition)

@@ -69,7 +69,7 @@ def import_weights(
         trunk: the file is an ImageNet classifier; the rest of the model keeps its initialisation.
         folded: see `convert`.
         mean: "B,G,R" of 0..255, or a `.binaryproto` file, where the published mean is not the right one.
-        options: of the model.
+        options: of the model; they beat those that the published file asks for.
         seed: of the initialisation, for a start from a classifier.
 
     Raises:
@@ -89,8 +89,9 @@ def import_weights(
     classes = _num_classes(net, published, num_classes, trunk)
     trained_on = _trained_on(published, classes, mean, trunk, name)
     _check_channels(net, published)
+    wanted: dict[str, Option] = {**published.options, **(options or {})}
     build = partial(build_from_seed, seed) if trunk else build_twin
-    model = build(name, num_classes=classes, in_channels=CHANNELS, options=options or {})
+    model = build(name, num_classes=classes, in_channels=CHANNELS, options=wanted)
     conversion = convert(net, model, published, name=name, trunk=trunk, folded=folded)
     model.load_state_dict(conversion.tensors, assign=True)
     card = imported_card(
@@ -102,7 +103,7 @@ def import_weights(
         ignore_index=trained_on.ignore_index,
         normalisation=normalisation(trained_on.mean),
         licence=published.licence,
-        options=options or {},
+        options=wanted,
     )
     save_model(out, model, card)
     taken = {use.layer for use in conversion.used}

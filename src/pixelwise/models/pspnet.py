@@ -14,11 +14,13 @@ State-dict names are those of hszhao/semseg, whose checkpoints load once their p
 
 Axes: N batch, C image channels, K classes, H and W input size, b base channels (64); f = (H - 1) / 8 + 1 cells.
 
-Two networks were released and their weights do not fit each other, though every shape agrees; `variant` names them:
+Two releases differ, and `variant` names them:
 
-- "semseg", the default: the stride of layer2 on the 3x3 convolution, dropout of whole channels, batch statistics
-  renewed by a tenth;
-- "caffe" (hszhao/PSPNet): on the 1x1 before it, as in He et al.; dropout of single numbers; renewed by a twentieth.
+- "semseg", the default: strides on the 3x3 convolutions, dropout of whole channels, batch statistics renewed by a
+  tenth;
+- "caffe" (hszhao/PSPNet): dropout of single numbers, batch statistics renewed by a twentieth. Its ResNet-50 has the
+  stride of layer2 on the 1x1 convolution, as in He et al., so that its weights make another function of semseg's
+  network, though every shape agrees; its ResNet-101 has it on the 3x3.
 
 Caffe also joins the pooled maps from six bins to one; `import-weights` reorders the weights that read them.
 
@@ -35,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixelwise.backbones.resnet import BLOCKS, ResNet
+from pixelwise.backbones.resnet import BLOCKS, ResNet, StrideOn
 from pixelwise.errors import RequestError
 from pixelwise.layers.zoom import zoom
 from pixelwise.registry import register
@@ -109,6 +111,7 @@ class PSPNet(nn.Module):
         dropout: before both classifiers' last layers.
         stem: "deep", three 3x3 convolutions, or the "7x7" of He et al.
         variant: which release, see above.
+        stride_on: which convolution of a bottleneck has the stride.
         output_stride: input pixels per cell.
     """
 
@@ -126,6 +129,7 @@ class PSPNet(nn.Module):
         dropout: float,
         stem: Stem,
         variant: Variant,
+        stride_on: StrideOn,
         output_stride: int,
     ) -> None:
         super().__init__()
@@ -135,7 +139,7 @@ class PSPNet(nn.Module):
             base_channels=base_channels,
             output_stride=output_stride,
             stem=stem,
-            stride_on="1x1" if variant == "caffe" else "3x3",
+            stride_on=stride_on,
             first_rate="own",
         )
         _check(trunk.out_channels, bins, aux_weight, dropout, stem=stem, pool=pool, variant=variant)
@@ -241,6 +245,7 @@ def pspnet_resnet50(
         dropout=dropout,
         stem=stem,
         variant=variant,
+        stride_on="1x1" if variant == "caffe" else "3x3",
         output_stride=output_stride,
     )
 
@@ -284,6 +289,7 @@ def pspnet_resnet101(
         dropout=dropout,
         stem=stem,
         variant=variant,
+        stride_on="3x3",
         output_stride=output_stride,
     )
 
@@ -327,6 +333,7 @@ def pspnet_resnet152(
         dropout=dropout,
         stem=stem,
         variant=variant,
+        stride_on="3x3",
         output_stride=output_stride,
     )
 
@@ -370,5 +377,6 @@ def pspnet_resnet269(
         dropout=dropout,
         stem=stem,
         variant=variant,
+        stride_on="3x3",
         output_stride=output_stride,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.weights import deconvnet, deeplab, dilation, fcn, hypercolumn, segnet
+from pixelwise.weights import deconvnet, deeplab, dilation, fcn, hypercolumn, pspnet_caffe, segnet
 from pixelwise.weights.published import Published
 
 PUBLISHED: dict[str, Published] = {
@@ -13,6 +13,7 @@ PUBLISHED: dict[str, Published] = {
     **dilation.PUBLISHED,
     **deeplab.PUBLISHED,
     **hypercolumn.PUBLISHED,
+    **pspnet_caffe.PUBLISHED,
 }
 
 

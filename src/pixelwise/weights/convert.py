@@ -7,9 +7,11 @@ is refused. What Caffe keeps otherwise than PyTorch:
 - bilinear deconvolutions, stored dense (C, C, k, k) with zeros off the diagonal, which ours store per channel;
 - the first convolution, which expects B, G, R: its input channels are turned, so that the model takes R, G, B as all
   others do. That is a permutation of weights, and exact;
-- batch normalisation, in three forms: statistics with a moving-average factor, followed by a layer "Scale" (Caffe);
-  statistics folded into one scale and shift (caffe-segnet); folded further into the convolution, with zeros or
-  nothing left in its place (BN-absorber). The last two become a normalisation with mean 0 and variance 1.
+- batch normalisation, in four forms: statistics with a moving-average factor, followed by a layer "Scale" (Caffe);
+  scale, shift, mean and variance in one layer (PSPNet's Caffe); statistics folded into one scale and shift
+  (caffe-segnet); folded further into the convolution, with zeros or nothing left in its place (BN-absorber). The last
+  two become a normalisation with mean 0 and variance 1.
+- maps that a network joins in another order than ours: the weights that read them are put into our order.
 """
 
 from __future__ import annotations
@@ -197,9 +199,16 @@ class _Converter:
         return "; ".join(note for note in notes if note)
 
     def _fold(self, layer: Layer, module: str) -> str:
-        """Fill a normalisation from folded scale and shift."""
+        """Fill a normalisation from scale, shift, mean and variance, or from scale and shift with these folded in."""
+        if len(layer.blobs) == 4:
+            for index, key in enumerate(("weight", "bias", "running_mean", "running_var")):
+                self._fill(layer, index, f"{module}.{key}")
+            return ""
         if len(layer.blobs) != 2:
-            raise self._refusal(f"has {len(layer.blobs)} blobs in layer {layer.name!r}; scale and shift are known")
+            raise self._refusal(
+                f"has {len(layer.blobs)} blobs in layer {layer.name!r}; scale and shift are known, with mean and "
+                "variance or without"
+            )
         if not any(blob.numbers().any() for blob in layer.blobs):
             self._identity(module)
             self.done.identities.append(module)
@@ -255,6 +264,9 @@ class _Converter:
             note = f"rows of {found[-1]} read as {shape_text(wanted[1:])}"
         if key.removesuffix(".weight") in self.published.images and self.channel_order == "rgb" and wanted[1] >= 3:
             tensor, note = tensor[:, [2, 1, 0, *range(3, wanted[1])]], "input channels turned from B, G, R to R, G, B"
+        if order := self.published.orders.get(key.removesuffix(".weight")):
+            parts = tensor.chunk(len(order), dim=1)
+            tensor, note = torch.cat([parts[part] for part in order], dim=1), "input channels put into our order"
         self.done.tensors[key] = tensor
         return note
 

@@ -1,13 +1,8 @@
-"""Published weights of PSPNet: hszhao/semseg's checkpoints and ImageNet classifiers, hszhao/PSPNet's Caffe models.
+"""PSPNet as hszhao/semseg publishes it: checkpoints, and ImageNet classifiers with the deep stem to start from.
 
-semseg's names are ours. Its ImageNet classifiers name the stem's layers one by one, ours number them.
+The names of the checkpoints are ours. The classifiers name the stem's layers one by one, ours number them.
 
-Caffe names layers by stage and unit, `conv4_2_3x3/bn`; its layers "BN" hold slope, bias, mean and variance. It joins
-the pooled maps behind the map itself as those of 6, 3, 2 and 1 bins, ours as 1, 2, 3 and 6: the input channels of
-`conv5_4` are put into our order. Its networks have the stride on the 1x1 convolution, and no auxiliary classifier.
-
-Source: `model/pspnet.py`, `model/resnet.py` and `config/` of hszhao/semseg (4f274c3); `evaluation/prototxt`,
-`evaluation/eval_all.m` and `src/caffe/layers/bn_layer.cpp` of hszhao/PSPNet (798bdc9).
+Source: `model/pspnet.py`, `model/resnet.py` and `config/` of hszhao/semseg (4f274c3).
 """
 
 from __future__ import annotations

@@ -43,7 +43,10 @@ class Published:
         mean: of a start from an ImageNet classifier, and of any data set where it is always the same.
         one_mean: `mean` holds for every data set.
         images: convolutions that see the image, whose weights are turned from B, G, R to R, G, B.
-        names: regular expressions of other layer names, and our modules (with groups as \\1).
+        names: other layer names, exact or regular expressions, and our modules (with groups as \\1).
+        orders: our convolutions whose input channels Caffe's networks join in another order, and which of its equal
+            parts come first, second, ... in ours.
+        options: of our model, with which it is the network of the file.
         constants: layers whose blobs all have one value, which our model has in its code.
         copies: regular expressions of layers that hold the same numbers as another, since they share its parameters,
             and the other's name (with groups as \\1).
@@ -60,6 +63,8 @@ class Published:
     one_mean: bool = False
     images: tuple[str, ...] = ("conv1_1",)
     names: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    options: Mapping[str, str | float] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     leave_out: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +75,8 @@ class Published:
 
     def module(self, layer: str) -> str:
         """Return the name that a layer of the file has in our model, whether or not the model has it."""
+        if "\\" not in (exact := self.names.get(layer, "\\")):
+            return exact
         for pattern, name in self.names.items():
             if match := re.fullmatch(pattern, layer):
                 return match.expand(name)
