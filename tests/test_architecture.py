@@ -27,6 +27,7 @@ LAYERS = [
     {"api"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Siblings of one layer that may not know each other either.

@@ -121,7 +121,7 @@ def test_run_folder_holds_what_is_promised(cells: Path, tmp_path: Path) -> None:
     }
     resolved = read_config(run / "config.yaml")
     planned = {**resolved.model_dump(exclude={"budget", "weights", "transplant", "data"}), **resolved.data.model_dump()}
-    assert [key for key, value in planned.items() if value is None] == ["val_list", "test_list", "mean"]
+    assert [key for key, value in planned.items() if value is None] == ["val_list", "test_list", "mean", "std"]
     card = json.loads((run / "data_card.json").read_text())
     assert card["classes"] == ["background", "cell", "nucleus"]
     assert card["num_images"] == {"train": 5, "val": 2}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pixelwise.api.stages import merge, train_values
 from pixelwise.data.dataset import open_dataset
+from pixelwise.engine import processes
 from pixelwise.engine.listener import Listener, Silent
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.train import TrainResult
@@ -51,7 +53,8 @@ def train_recipe(
     if not resume:
         check_conflicts(name, recipe, values, settings)
     listener = listener or Silent()
-    values, settings = _begin(name, values, settings, out, resume=resume)
+    given, texts = values, settings
+    values, settings = processes.first(lambda: _begin(name, given, texts, out, resume=resume))
     if recipe.weights and "weights" not in values:
         listener.say(
             f"no --weights: {name} starts from random weights, the original from {recipe.weights}; `pixelwise "
@@ -62,13 +65,19 @@ def train_recipe(
     for number, stage in enumerate(recipe.stages, 1):
         listener.say(f"stage {number} of {len(recipe.stages)}: {stage.name}")
         run = RunFolder(out / stage.name)
-        if (run.root / "report.html").exists():  # the last file of a run
+        finished, begun = processes.first(partial(_state, run))
+        if finished:
             listener.say(f"{stage.name} is finished already")
         else:
-            wanted = _stage_values(stage, previous, values, out)
-            result = train_values(wanted, settings, run.root, resume=run.config.exists(), listener=listener)
+            wanted = processes.first(partial(_stage_values, stage, previous, values, out))
+            result = train_values(wanted, settings, run.root, resume=begun, listener=listener)
         previous = stage
     return result or _finished(RunFolder(out / recipe.stages[-1].name))
+
+
+def _state(run: RunFolder) -> tuple[bool, bool]:
+    """Say whether a run is finished, by its last file, and whether it has begun."""
+    return (run.root / "report.html").exists(), run.config.exists()
 
 
 def check_conflicts(name: str, recipe: Recipe, values: Mapping[str, Any], settings: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.api.reports import report
+from pixelwise.engine import processes
 from pixelwise.engine.config import TrainConfig, build_config, read_config
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
@@ -43,7 +44,7 @@ def train_values(
             "effect; accepted: one of them. Leave one out."
         )
     result = train_model(config, run.root, resume=resume, listener=listener)
-    report(run.root)
+    processes.first(lambda: str(report(run.root)))
     return result
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pixelwise.api.recipes import train_recipe
 from pixelwise.api.stages import train_values
+from pixelwise.engine import processes
 from pixelwise.engine.config import START_WORDS
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.train import TrainResult
@@ -33,6 +34,9 @@ def train(
     listener: Listener | None = None,
 ) -> TrainResult:
     """Train a model on a folder of images and masks, and write the report.
+
+    In a script that `torchrun` starts in several processes, each takes its share of every batch; the first one alone
+    writes, and tells the listener.
 
     Args:
         data: dataset folder.
@@ -74,9 +78,11 @@ def train(
     ):
         if value not in (None, {}):
             values[key] = str(value) if key == "weights" else value
-    if recipe is not None:
-        return train_recipe(recipe, values, Path(out), settings=settings, resume=resume, listener=listener)
-    return train_values(values, settings, Path(out), resume=resume, listener=listener)
+    with processes.joined():
+        heard = listener if processes.rank() == 0 else None
+        if recipe is not None:
+            return train_recipe(recipe, values, Path(out), settings=settings, resume=resume, listener=heard)
+        return train_values(values, settings, Path(out), resume=resume, listener=heard)
 
 
 def _absolute(path: str | Path) -> str:

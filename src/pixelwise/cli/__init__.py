@@ -9,10 +9,15 @@ import importlib
 import os
 import re
 import sys
+import time
 
 import click
 
+from pixelwise.cli.output import is_first_process, process_count
 from pixelwise.errors import RequestError, WorkError, closest
+
+# torchrun ends all processes when one has ended: the others wait until the first has said what went wrong.
+SECONDS_TO_SPEAK = 2.0
 
 # name: (module, one-line help); the help stands here so that listing commands imports none of them
 COMMANDS = {
@@ -75,6 +80,7 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run one command and return its exit code; errors become one message on stderr."""
     try:
+        check_processes(args)
         group.main(args=args or ["--help"], prog_name="pixelwise", standalone_mode=False)
         return 0
     except click.ClickException as error:
@@ -84,22 +90,38 @@ def run(args: list[str]) -> int:
     except WorkError as error:
         return _fail(str(error), 1)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped.", err=True)
+        if is_first_process():
+            click.echo("stopped.", err=True)
         return 1
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error}. Check the path, its rights and the free space there.", 1)
+        return _fail(
+            f"{place}{error.strerror or error}. Check the path, its rights and the free space there.", 1, in_all=False
+        )
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
             raise
-        return _fail("memory ran out. Use a smaller --tile, crop or batch, or close other programs.", 1)
+        return _fail("memory ran out. Use a smaller --tile, crop or batch, or close other programs.", 1, in_all=False)
 
 
-def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+def check_processes(args: list[str]) -> None:
+    """Refuse to do in several processes what one does."""
+    if process_count() > 1 and args and args[0] in COMMANDS and args[0] != "train":
+        raise RequestError(
+            f"torchrun started {process_count()} processes of `pixelwise {args[0]}`, which would all do the same; "
+            f"accepted: `train`. Start `pixelwise {args[0]}` without torchrun."
+        )
+
+
+def _fail(message: str, code: int, *, in_all: bool = True) -> int:
+    """Print a message and return the code; what happens in all processes alike is said by the first alone."""
+    if is_first_process() or not in_all:
+        click.echo(f"error: {message}", err=True)
+    else:
+        time.sleep(SECONDS_TO_SPEAK)
     return code
 
 

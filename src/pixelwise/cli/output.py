@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,17 @@ from pixelwise.errors import RequestError
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
+
+
+def process_count() -> int:
+    """Return how many processes torchrun has started; 1 without it."""
+    begun = {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return int(os.environ.get("WORLD_SIZE", "1")) if begun else 1
+
+
+def is_first_process() -> bool:
+    """Say whether this process speaks; of those that torchrun started the first one alone does."""
+    return process_count() == 1 or os.environ["RANK"] == "0"
 
 
 def view_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,6 +141,7 @@ class Reporter:
 
     def __init__(self, *, as_json: bool) -> None:
         self.err = as_json
+        self.speaks = is_first_process()
         self._bar: Any = None
         self._task: Any = None
         self._next = 0.0
@@ -136,6 +149,8 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Print a line; a bar moves down before it."""
+        if not self.speaks:
+            return
         stream = sys.stderr if self.err else sys.stdout
         if self._bar is not None and stream.isatty():
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, print_json, scores_text
+from pixelwise.cli.output import Reporter, json_option, print_json, process_count, scores_text
 
 
 @click.command("train", short_help="Train a model on a folder of images and masks.")
@@ -54,6 +55,9 @@ def command(
     printed, and saved in config.yaml; every key there can be given with --set, such as
     --set optimizer.lr=0.001 or --set data.crop=[256,256].
 
+    In several processes: torchrun --nproc_per_node N -m pixelwise train DATA ...; each takes its share of every batch,
+    so that the result is that of one process.
+
     With --recipe every stage is a run of its own below --out, --set applies to all of them and --weights to the first.
     """
     from pixelwise import api
@@ -81,11 +85,13 @@ def command(
         reporter.close()
         begun = (out / ("config.yaml" if recipe is None else "recipe.json")).exists()
         by = [] if recipe is None else ["--recipe", recipe] + ([] if model is None else ["--model", model])
-        again = shlex.join(["pixelwise", "train", str(data), *by, "--out", str(out), "--resume"])
+        again = shlex.join([*how_started(), "train", str(data), *by, "--out", str(out), "--resume"])
         reporter.say(f"stopped; go on with: {again}" if begun else "stopped before training began; nothing was written")
         raise
     finally:
         reporter.close()
+    if not reporter.speaks:
+        return
     if as_json:
         print_json(
             {
@@ -99,3 +105,13 @@ def command(
     click.echo(f"\nbest model, from iteration {result.best['iteration']}:")
     click.echo(scores_text(result.best))
     click.echo(f"\nrun folder: {result.run}\nreport:     {result.run / 'report.html'}")
+
+
+def how_started() -> list[str]:
+    """Return the words that begin the command again: alone, or in as many processes."""
+    if process_count() == 1:
+        return ["pixelwise"]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    machines = process_count() // local
+    nodes = ["--nnodes", str(machines)] if machines > 1 else []
+    return ["torchrun", *nodes, "--nproc_per_node", str(local), "-m", "pixelwise"]

@@ -186,10 +186,24 @@ class Crops(TorchDataset[Sample]):
 
 
 def batches(
-    crops: Samples, *, batch_size: int, first: int, last: int, num_workers: int, pin_memory: bool = False
+    crops: Samples,
+    *,
+    batch_size: int,
+    first: int,
+    last: int,
+    num_workers: int,
+    pin_memory: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Yield the batches of iterations `first` (counted from 0) to `last` (not included), in order."""
-    numbers = [range(i * batch_size, (i + 1) * batch_size) for i in range(first, last)]
+    """Yield the batches of iterations `first` (counted from 0) to `last` (not included), in order, none incomplete.
+
+    With a share (k, n) only the part k of n equal ones of every batch.
+    """
+    part, parts = share
+    size = batch_size // parts
+    assert size * parts == batch_size, f"batches of {batch_size} in {parts} parts"
+    begins = [i * batch_size + part * size for i in range(first, last)]
+    numbers = [range(begin, begin + size) for begin in begins]
     loader: DataLoader[Sample] = DataLoader(
         crops,  # type: ignore[arg-type]
         batch_sampler=numbers,  # type: ignore[arg-type]

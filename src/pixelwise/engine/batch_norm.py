@@ -15,7 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pixelwise.engine import processes
 from pixelwise.engine.averaging import window
+from pixelwise.engine.sync_batch_norm import standardise, synchronise
 from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
 
 FEWEST_BATCHES = 10  # whose statistics are averaged, as PyTorch does
@@ -50,19 +52,36 @@ class BatchRenorm2d(nn.BatchNorm2d):
         """Normalise (N, C, H, W)."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(input)
+        if processes.count() > 1:
+            return self._synchronised(input)
         if input.numel() == input.shape[1]:
             return self._single(input)
         with torch.no_grad():
             # PyTorch's kernel gives the statistics several times faster than `var_mean` does.
             _, mean, inverse = torch.native_batch_norm(input, None, None, None, None, True, 0.0, self.eps)  # (C,)
-            running = (self.running_var + self.eps).sqrt()
-            r = (1 / (inverse * running)).clamp(1 / self.r_max, self.r_max)
-            d = ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
+            r, d = self._corrections(mean, inverse)
             self._take_in(mean, (inverse**-2 - self.eps).clamp(min=0))
         # Corrections are constants: PyTorch's own kernel takes them as part of weight and bias.
         scale, shift = (r, d) if self.weight is None else (r * self.weight, d * self.weight + self.bias)
         cudnn = torch.backends.cudnn.enabled
         return torch.batch_norm(input, scale, shift, None, None, True, 0.0, self.eps, cudnn)
+
+    def _synchronised(self, input: Tensor) -> Tensor:
+        """Normalise by the statistics of all processes' batches."""
+        values, mean, variance, _ = standardise(input, self.eps)
+        with torch.no_grad():
+            r, d = self._corrections(mean, (variance + self.eps).rsqrt())
+            self._take_in(mean, variance)
+        scale, shift = (r, d) if self.weight is None else (r * self.weight, d * self.weight + self.bias)
+        return values * scale[:, None, None] + shift[:, None, None]
+
+    def _corrections(self, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """Return r and d for a batch's mean and the inverse of its deviation, (C,) each."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        running = (self.running_var + self.eps).sqrt()
+        r = (1 / (inverse * running)).clamp(1 / self.r_max, self.r_max)
+        return r, ((mean - self.running_mean) / running).clamp(-self.d_max, self.d_max)
 
     def _single(self, input: Tensor) -> Tensor:
         """Normalise one value per channel, (1, C, 1, 1)."""
@@ -99,9 +118,11 @@ def set_batch_norm(model: nn.Module, kind: str) -> None:
 
     Args:
         model: with the weights that it starts from.
-        kind: "batch", "renorm" or "frozen".
+        kind: "batch", "sync", "renorm" or "frozen".
     """
-    if kind == "renorm":
+    if kind == "sync":
+        synchronise(model)
+    elif kind == "renorm":
         renormalise(model)
     elif kind == "frozen":
         freeze_batch_norm(model)

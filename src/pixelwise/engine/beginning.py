@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol
 
 import cv2
 import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from pixelwise.backbones.transplant import read_weights, transplant
 from pixelwise.data.loader import AnyItem, Batch, Samples, batches
+from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
 from pixelwise.engine.config import RANDOM, RunConfig, dump_config
 from pixelwise.engine.listener import Listener
@@ -59,6 +61,7 @@ class Session(Generic[AnyItem]):
     scaler: torch.amp.GradScaler
     crops: Samples
     validation: Sequence[AnyItem]
+    _shared: tuple[nn.Module, Callable[[Tensor], Any]] | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -74,12 +77,13 @@ class Session(Generic[AnyItem]):
         """Do one optimiser step over batches and return their mean loss; if it is not finite, nothing was updated."""
         optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        for batch in step:
-            loss = self.loss_of(model, batch) / len(step)
-            value += float(loss.detach())
-            if not math.isfinite(value):
-                return value
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(step, start=1):
+            with processes.gradients_wait(self.network(model), number < len(step)):
+                loss = self.loss_of(model, batch) / len(step)
+                value += float(loss.detach())
+                if not math.isfinite(value):
+                    return value
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.optimizer.clip_norm:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), self.config.optimizer.clip_norm)
@@ -87,15 +91,30 @@ class Session(Generic[AnyItem]):
         self.scaler.update()
         return value
 
+    def network(self, model: nn.Module) -> Callable[[Tensor], Any]:
+        """Return what `forward` gives of a model as a function of images; several processes share its gradients."""
+        if processes.count() == 1:
+            return partial(self.forward, model)
+        if self._shared is None or self._shared[0] is not model:
+            self._shared = model, processes.parallel(model, self.forward)
+        return self._shared[1]
+
     def measure_statistics(self) -> None:
-        """Measure the statistics of batch normalisation on training batches, where the configuration wants that."""
+        """Measure the statistics of batch normalisation on training batches, where the configuration wants that.
+
+        Every process does so, on the whole batches: the statistics are then the same in all of them.
+        """
         count, size = self.config.precise_batch_norm, self.config.data.batch_size or 1
         if count:
             stream = batches(self.crops, batch_size=size, first=0, last=count, num_workers=0)
             measure_statistics(self.judged, (batch.images.to(self.config.device) for batch in stream))
 
-    def loss_of(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the loss of a batch, a scalar."""
+    def forward(self, model: nn.Module, images: Tensor) -> Any:
+        """Return the output of a training batch (N, C, H, W)."""
+        raise NotImplementedError
+
+    def loss_of(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of a batch, a scalar that is the same in all processes; the output is `network`'s."""
         raise NotImplementedError
 
     def validate(self, model: nn.Module, items: Sequence[AnyItem]) -> Judgement:
@@ -131,13 +150,18 @@ def write_first_files(
     """Tell people what was planned, and write configuration, data card and environment into the run folder."""
     for line in plan.lines:
         listener.say(f"planned: {line}")
-    run.remove_leftovers()
-    if not resume:  # the configuration first: a folder that has it can be resumed
-        write_atomically(run.config, dump_config(plan.config))
-    if not run.card.exists():
-        run.write_json(run.card, card.model_dump(mode="json"))
-    if not run.environment.exists():
-        run.write_json(run.environment, environment(plan.config.device))
+    processes.check_agreement(dump_config(plan.config))
+
+    def write() -> None:
+        run.remove_leftovers()
+        if not resume:  # the configuration first: a folder that has it can be resumed
+            write_atomically(run.config, dump_config(plan.config))
+        if not run.card.exists():
+            run.write_json(run.card, card.model_dump(mode="json"))
+        if not run.environment.exists():
+            run.write_json(run.environment, environment(plan.config.device))
+
+    processes.first(write)
 
 
 def calibrate(session: Session[AnyItem], clock: Clock) -> Costs:

@@ -21,7 +21,7 @@ from pixelwise.losses.segmentation import LossConfig
 from pixelwise.registry import PRETRAINED
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-BatchNorm = Literal["auto", "batch", "renorm", "frozen"]
+BatchNorm = Literal["auto", "batch", "sync", "renorm", "frozen"]
 TrainOn = Literal["logits", "scores"]
 RANDOM = "random"  # for `weights`: the model's own initialisation
 START_WORDS = (PRETRAINED, RANDOM)  # for `weights`, besides files
@@ -34,7 +34,7 @@ class SourceConfig(BaseModel):
         path: dataset folder.
         val_list: file with the names of the validation items, where the data has no val split.
         test_list: file with the names of items that are neither trained on nor validated on.
-        batch_size: windows per batch.
+        batch_size: windows per batch, of all processes together.
         replacement: draw every image independently, instead of shuffling once an epoch.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         cache_gb: memory for decoded images, in GB.
@@ -134,9 +134,10 @@ class RunConfig(BaseModel):
         iterations: optimiser steps in all.
         val_every: iterations between validations.
         early_stop: validations without a better score after which training ends; 0 for never.
-        batch_norm: "batch" (as the model has it), "renorm" (corrected towards the running statistics, right for
-            batches down to one window), "frozen" (statistics, scale and shift stay as they are in `weights`), or "auto"
-            ("renorm" for batches of less than four).
+        batch_norm: "batch" (as the model has it, in each process by itself), "sync" (by the statistics of all
+            processes' windows, which is "batch" in one process), "renorm" (corrected towards the running statistics,
+            right for batches down to one window), "frozen" (statistics, scale and shift stay as they are in
+            `weights`), or "auto" ("renorm" for batches of less than four, else "sync" in several processes).
         precise_batch_norm: training batches over which the statistics of batch normalisation are measured before a
             validation, as SegNet and DeconvNet measured them once; 0 takes the running ones.
         deterministic: on one machine, equal configurations give equal bits; slower on a GPU.

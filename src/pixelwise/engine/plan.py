@@ -20,6 +20,7 @@ from torch import nn
 from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.scan import DataCard
+from pixelwise.engine import processes
 from pixelwise.engine.config import Precision, RunConfig, TrainConfig
 from pixelwise.engine.layer_table import layer_table
 from pixelwise.engine.model_file import build_twin
@@ -89,6 +90,9 @@ def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
         plan.decide("a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device)
     device = plan.config.device
     _check_device(device)
+    processes.check_device(device)
+    if processes.count() > 1:
+        plan.note(f"processes = {processes.count()} (from torchrun)")
     if config.precision == "auto":
         precision, reason = _best_precision(device)
         plan.decide(reason, precision=precision)
@@ -97,25 +101,37 @@ def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
             f"precision={config.precision!r} on {device}: most processors emulate it, ten times slower. Accepted: "
             "float32 on a CPU; use a GPU for the others."
         )
-    cores = usable_cores()
+    cores = processes.agreed(usable_cores())
     if config.threads is None:
         if config.budget.cpu_minutes is not None:
             plan.decide("a CPU budget counts all threads, and one wastes nothing on waiting", threads=1)
         else:
-            plan.decide(f"{cores} cores", threads=cores)
+            plan.decide(f"{cores} cores{_each()}", threads=cores)
     if config.data.num_workers is None:
-        workers = min(8, cores - 1) if device.startswith("cuda") else 0
+        # torchrun sets OMP_NUM_THREADS to 1, which is no word about the processes that read images.
+        readers = cores if processes.count() == 1 else processes.agreed(_own_cores())
+        workers = min(8, readers - 1) if device.startswith("cuda") else 0
         reason = "to keep the GPU busy" if workers else "windows cost little beside the network on a CPU"
         plan.decide(reason, num_workers=workers)
     if config.data.cache_gb is None:
-        cache = round(min(8.0, free_memory() / 4 / 1e9), 1)
-        plan.decide("a quarter of the free memory, at most 8", cache_gb=cache)
+        cache = round(min(8.0, processes.agreed(free_memory()) / 4 / 1e9), 1)
+        plan.decide(f"a quarter of the free memory, at most 8{_each()}", cache_gb=cache)
     return plan
+
+
+def _each() -> str:
+    return " for each process" if processes.count() > 1 else ""
+
+
+def _own_cores() -> int:
+    """Return this process's part of the machine's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes.local_count())
 
 
 def usable_cores() -> int:
     """Return the cores that this process may use; OMP_NUM_THREADS, where it is set, is a limit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _own_cores()
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(limit)) if limit.isdigit() and int(limit) > 0 else cores
 
@@ -140,11 +156,11 @@ def _best_precision(device: str) -> tuple[Precision, str]:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are available on this machine, 4 GB if that is not known."""
+    """Return the bytes of memory that are available here to this process, 4 GB if that is not known."""
     try:
         with open("/proc/meminfo", encoding="utf-8") as file:
             line = next(line for line in file if line.startswith("MemAvailable"))
-        return int(line.split()[1]) * 1024
+        return int(line.split()[1]) * 1024 // processes.local_count()
     except (OSError, StopIteration):
         return 4 * 10**9
 
@@ -165,6 +181,7 @@ def plan_windows(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> Non
     crop = plan.config.data.crop
     assert crop is not None
     if data.batch_size is None:
+        parts = processes.count()
         wanted = round(WINDOW_PIXELS / (rule.output(crop[0]) * rule.output(crop[1])))
         fits = int(_memory(plan.config.device) * MEMORY_SHARE / _activation_bytes(plan.config, card, crop))
         if fits < 1:
@@ -172,27 +189,27 @@ def plan_windows(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> Non
                 f"a window of {crop[0]} x {crop[1]} does not fit into the memory of {plan.config.device}; accepted: "
                 "smaller ones. Give --set data.crop=[...], or a smaller model."
             )
-        batch = max(1, min(wanted, fits, MAX_BATCH))
-        reason = "as many as fit into memory" if fits < min(wanted, MAX_BATCH) else "steps of moderate size"
-        plan.decide(reason, batch_size=batch)
+        share = math.ceil(min(wanted, MAX_BATCH) / parts)
+        reason = "as many as fit into memory" if fits < share else "steps of moderate size"
+        plan.decide(reason, batch_size=parts * max(1, min(share, fits)))
 
 
 def _plan_whole_images(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> None:
-    """Settle the batch size for whole images: one, unless all have the same size."""
-    data = plan.config.data
+    """Settle the batch size for whole images: one in each process, unless all have the same size."""
+    data, parts = plan.config.data, processes.count()
     sizes = {(height, width) for height, width, _ in card.image_sizes}
     batch = data.batch_size
-    if len(sizes) > 1 and batch not in (None, 1):
+    if len(sizes) > 1 and batch not in (None, parts):
         raise RequestError(
             f"data.whole_images with batches of {batch}: the images have {len(sizes)} sizes, which do not fit into one "
-            f"batch; accepted: data.batch_size=1. Give optimizer.accumulate={batch} for steps over {batch} images."
+            f"batch; accepted: data.batch_size={parts}. Give optimizer.accumulate={batch} for steps over more images."
         )
     height, width = (rule.covering(side) for side in scaled_size(card.image_sizes[0][:2], data.scale or 1.0))
     if batch is None and len(sizes) == 1:
-        batch = max(1, min(MAX_BATCH, round(WINDOW_PIXELS / (height * width))))
-        plan.decide("steps of moderate size", batch_size=batch)
+        share = math.ceil(min(MAX_BATCH, round(WINDOW_PIXELS / (height * width))) / parts)
+        plan.decide("steps of moderate size", batch_size=parts * max(1, share))
     elif batch is None:
-        plan.decide("images of several sizes", batch_size=1)
+        plan.decide("images of several sizes", batch_size=parts)
 
 
 def _check_crop(crop: tuple[int, int], rule: SizeRule) -> None:
@@ -212,7 +229,7 @@ def _crop_side(side: int, rule: SizeRule) -> int:
 
 
 def _memory(device: str) -> int:
-    return torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()
+    return min(processes.gathered(torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()))
 
 
 def _activation_bytes(config: TrainConfig, card: DataCard, crop: tuple[int, int]) -> int:
@@ -224,7 +241,7 @@ def _activation_bytes(config: TrainConfig, card: DataCard, crop: tuple[int, int]
 
 @dataclass(frozen=True)
 class Clock:
-    """The clock of a time budget: seconds since the run began."""
+    """The clock of a time budget: seconds since the run began, the same in all processes."""
 
     limit: float
     now: Callable[[], float]
@@ -234,9 +251,9 @@ class Clock:
         """Return the clock of the configuration's budget; None for epochs or iterations."""
         budget = config.budget
         if budget.cpu_minutes is not None:
-            return Clock(60 * budget.cpu_minutes, time.process_time)
+            return Clock(60 * budget.cpu_minutes, lambda: sum(processes.gathered(time.process_time())))
         if budget.minutes is not None:
-            return Clock(60 * budget.minutes, lambda: time.perf_counter() - started)
+            return Clock(60 * budget.minutes, lambda: processes.agreed(time.perf_counter() - started))
         return None
 
 
@@ -267,7 +284,7 @@ def measure(
     twin = copy.deepcopy(model)
     times: list[float] = []
     with torch.random.fork_rng(devices=[]):
-        stream = batches(crops, batch_size=batch_size, first=0, last=1000, num_workers=0)
+        stream = batches(crops, batch_size=batch_size, first=0, last=1000, num_workers=0, share=processes.share())
         while len(times) < 4 or (sum(times) < seconds and len(times) < 1000):
             start = clock()
             step(twin, next(stream))

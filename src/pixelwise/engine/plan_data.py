@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from pixelwise.data.card import ImagesCard
 from pixelwise.data.normalise import Normalisation, scaled_size
 from pixelwise.data.scan import DataCard, Dataset
+from pixelwise.engine import processes
 from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import RANDOM, TrainConfig
 from pixelwise.engine.model_file import build_twin, card_of
@@ -96,7 +98,7 @@ def plan_foreground_crops(plan: Plan[TrainConfig], card: DataCard) -> None:
 def plan_batch_norm(
     plan: Plan[AnyConfig], model: nn.Module, *, in_channels: int = 3, window: tuple[int, int] | None = None
 ) -> None:
-    """Settle how batch normalisation trains; the batch size is settled before.
+    """Settle how batch normalisation trains, and check the processes' shares of a batch, whose size is settled before.
 
     Args:
         plan: is completed.
@@ -105,12 +107,15 @@ def plan_batch_norm(
         window: (height, width) of a training window, legal for the model; None does not look for single values.
 
     Raises:
-        RequestError: if the model has none, or one that would see a single value, which has no deviation.
+        RequestError: if a batch cannot be shared, or what is asked for has no effect or would see a single value,
+            which has no deviation.
     """
     size, kind = plan.config.data.batch_size, plan.config.batch_norm
     assert size is not None
+    parts, share = processes.count(), _share_of(size)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    if all(isinstance(module, FrozenBatchNorm2d) for module in norms):
+    trains = not all(isinstance(module, FrozenBatchNorm2d) for module in norms)
+    if not trains:
         if kind not in ("auto", "batch"):
             none = "keeps its batch normalisation as it was given" if norms else "has no batch normalisation"
             raise RequestError(
@@ -120,12 +125,27 @@ def plan_batch_norm(
     elif kind == "auto" and size < SMALL_BATCH:
         reason = f"batches of {size} say too little by themselves: corrected towards the running statistics"
         plan.decide(reason, batch_norm="renorm")
+    elif kind == "auto" and parts > 1:
+        plan.decide(f"over the {size} windows of {parts} processes, {share} in each", batch_norm="sync")
     elif kind == "auto":
         plan.decide(f"batches of {size} windows", batch_norm="batch")
-    elif kind == "batch" and size == 1 and window is not None:
+    elif kind == "batch" and parts > 1:
+        plan.note(f"batch_norm = batch: each process by its own {share} of {size} windows; sync takes all of them")
+    if trains and plan.config.batch_norm == "batch" and share == 1 and window is not None:
         _check_single_values(plan, in_channels, window)
-    elif kind == "frozen" and plan.config.weights in (None, RANDOM) and not plan.config.transplant:
+    if trains and kind == "frozen" and plan.config.weights in (None, RANDOM) and not plan.config.transplant:
         plan.note("batch_norm = frozen keeps statistics that no data gave: a network without weights learns badly so")
+
+
+def _share_of(batch_size: int) -> int:
+    """Return the windows of every batch that each process takes."""
+    parts = processes.count()
+    if batch_size % parts:
+        raise RequestError(
+            f"data.batch_size={batch_size} for {parts} processes, which take equal shares of every batch; accepted: "
+            f"multiples of {parts}. Give --set data.batch_size={parts * math.ceil(batch_size / parts)}."
+        )
+    return batch_size // parts
 
 
 def _check_single_values(plan: Plan[AnyConfig], in_channels: int, window: tuple[int, int]) -> None:
@@ -134,8 +154,10 @@ def _check_single_values(plan: Plan[AnyConfig], in_channels: int, window: tuple[
     twin = build_twin(config.model, num_classes=2, in_channels=in_channels, options=config.options)
     smallest = fewest_values(twin, in_channels=in_channels, input_size=window)
     if smallest is not None and smallest[1] == 1:
+        parts = processes.count()
+        seen = "batches of 1" if parts == 1 else "1 window in each process"
         raise RequestError(
-            f"batch_norm=batch with batches of 1: {smallest[0]} of {config.model} sees a single value per channel of a "
-            f"window of {window[0]} x {window[1]}, which has no deviation; accepted: data.batch_size=2 or more, or "
-            "batch_norm=renorm or frozen. Change one of them."
+            f"batch_norm=batch with {seen}: {smallest[0]} of {config.model} sees a single value per channel of windows "
+            f"of {window[0]} x {window[1]}, which has no deviation; accepted: data.batch_size from {2 * parts}, or "
+            f"batch_norm={'' if parts == 1 else 'sync, '}renorm or frozen. Change one of them."
         )

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pixelwise.engine import processes
 from pixelwise.engine.model_file import read_tensors
 from pixelwise.errors import RequestError
 from pixelwise.files import cannot_write, check_writable, is_leftover, write_atomically
@@ -163,24 +164,40 @@ def save_checkpoint(
     scaler: torch.amp.GradScaler,
     progress: Progress,
 ) -> None:
-    """Write everything that decides how training goes on; `models` have names without a dot."""
+    """Write everything that decides how training goes on; `models` have names without a dot.
+
+    Every process takes part, since each has random numbers of its own.
+    """
     tensors: dict[str, Tensor] = {}
     for name, model in models.items():
         tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for rank, states in enumerate(processes.gathered(_random_states())):
+        tensors |= {_random_key(kind, rank): value for kind, value in states.items()}
     state = {"progress": vars(progress), "scaler": scaler.state_dict()}
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(path, save(plain, {STATE_KEY: json.dumps(state)}))
+    processes.first(lambda: write_atomically(path, save(plain, {STATE_KEY: json.dumps(state)})))
+
+
+def _random_states() -> dict[str, Tensor]:
+    """Return the states of this process's random numbers."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _random_key(kind: str, rank: int) -> str:
+    """Name the state of a process: "random.cpu" for the first, then "random.cpu.1", ..."""
+    return f"random.{kind}" + (f".{rank}" if rank else "")
 
 
 def load_checkpoint(
     path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Progress:
-    """Bring models, optimiser, scaler and random states to where a run stopped."""
+    """Bring models, optimiser, scaler and random states to where a run stopped.
+
+    Random numbers of a process that the run did not have then go on as they are.
+    """
     tensors, metadata = read_tensors(path)
     if STATE_KEY not in metadata:
         raise RequestError(f"{path} is no training state of pixelwise. Restore the file, or train into a new folder.")
@@ -202,9 +219,11 @@ def load_checkpoint(
             f"{path} does not fit this run's config.yaml ({str(error).splitlines()[0]}). "
             "Restore both files, or train into a new folder."
         ) from error
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    cpu, cuda = (_random_key(kind, processes.rank()) for kind in ("cpu", "cuda"))
+    if cpu in tensors:
+        torch.set_rng_state(tensors[cpu])
+    if cuda in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[cuda])
     return progress
 
 

@@ -14,6 +14,7 @@ from pixelwise.data.dataset import Item, open_dataset
 from pixelwise.data.loader import Batch, Crops
 from pixelwise.data.pictures import default_palette
 from pixelwise.data.scan import DataCard, Dataset, scan
+from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
 from pixelwise.engine.batch_norm import set_batch_norm
 from pixelwise.engine.beginning import Session, build_network, calibrate, plan_budget, use_threads, write_first_files
@@ -59,7 +60,7 @@ class SemanticSession(Session[Item]):
         weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
-            output = self.forward(model, images)
+            output = self.network(model)(images)
         factors = (1.0, *(aux_weights_of(model) if output.aux else ()))
         loss = torch.zeros((), device=device)
         for index, (factor, logits) in enumerate(zip(factors, (output.logits, *output.aux), strict=True)):
@@ -185,7 +186,9 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
     set_batch_norm(model, config.batch_norm)
     model = model.to(config.device).to(memory_format=torch.channels_last).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
-    loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights).to(config.device)
+    loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights, total_of=processes.total).to(
+        config.device
+    )
     crops = Crops(
         dataset,
         dataset.folder.split("train"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pixelwise.engine import session
+from pixelwise.engine import processes, session
 from pixelwise.engine.beginning import Session
 from pixelwise.engine.config import RunConfig
 from pixelwise.engine.listener import Listener
@@ -24,7 +24,7 @@ def prepare(config: RunConfig, run: RunFolder, *, resume: bool, started: float, 
         RequestError: if the folder, the model's name, the data or the configuration is wrong.
     """
     if not resume:
-        run.prepare()
+        processes.first(run.prepare)
     task = model_info(config.model).task
     if task not in PREPARE:
         raise RequestError(

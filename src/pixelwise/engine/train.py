@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pixelwise.data.loader import Batch, batches
+from pixelwise.engine import processes
 from pixelwise.engine.batch_norm import set_momentum
 from pixelwise.engine.beginning import Session
 from pixelwise.engine.config import RunConfig, read_config
@@ -66,11 +68,12 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, listener: Liste
     check_deterministic(config)
     with deterministic_algorithms(config.deterministic):
         session = prepare(config, run, resume=resume, started=started, listener=listener)
+        processes.draw_apart(config.seed)
         progress = Progress()
         if resume:
             if run.checkpoint.exists():
                 progress = load_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler)
-            run.cut_log(progress.iteration)
+            processes.first(lambda: run.cut_log(progress.iteration))
             listener.say(f"resuming after iteration {progress.iteration}")
         go_on(session, progress, listener)
     return TrainResult(run=run.root, iterations=progress.iteration, seconds=progress.seconds, best=run.read_metrics())
@@ -93,6 +96,7 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
         last=(progress.iteration if stalled(config, progress) else config.iterations) * accumulate,
         num_workers=config.data.num_workers,
         pin_memory=config.device.startswith("cuda"),
+        share=processes.share(),
     )
     with catching_interrupt() as interrupted:
         for step in zip(*[stream] * accumulate, strict=True):  # so many batches make one step
@@ -109,7 +113,7 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
             progress.losses.append(loss)
             listener.step(progress.iteration, config.iterations, loss)
             if progress.iteration % log_every == 0:
-                run.append_log(_train_event(session, progress, rate))
+                processes.first(partial(run.append_log, _train_event(session, progress, rate)))
                 progress.losses.clear()
             done = progress.iteration == config.iterations
             if done or progress.iteration % config.val_every == 0:
@@ -117,7 +121,7 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
                 if stalled(config, progress) and not done:
                     listener.say(_early(config, progress))
                     break
-            if interrupted() and not done:
+            if processes.any_of(interrupted()) and not done:
                 save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
                 raise KeyboardInterrupt
 
@@ -137,9 +141,18 @@ def _early(config: RunConfig, progress: Progress) -> str:
 
 
 def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, Any]:
-    """Score the model, keep it if it is the best so far, and save the state to go on from."""
-    run = session.run
+    """Score the model, keep it if it is the best so far, and save the state to go on from; return the log's event."""
     session.measure_statistics()
+    event = processes.first(lambda: _judge(session, progress))
+    if event["best"]:
+        progress.best_score, progress.best_iteration = event[session.metric] or 0.0, progress.iteration
+    save_checkpoint(session.run.checkpoint, session.models, session.optimizer, session.scaler, progress)
+    return event
+
+
+def _judge(session: Session[Any], progress: Progress) -> dict[str, Any]:
+    """Score the model, keep it if it is the best so far, and return the event that was logged."""
+    run = session.run
     evaluation = session.validate(session.judged, session.validation)
     if evaluation.loss is None or not math.isfinite(evaluation.loss):
         raise WorkError(
@@ -150,7 +163,6 @@ def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, An
     score = scores["metrics"][session.metric] or 0.0
     better = progress.best_score is None or score > progress.best_score
     if better:
-        progress.best_score, progress.best_iteration = score, progress.iteration
         save_model(run.best, session.judged, session.model_card(progress.iteration, scores["metrics"]))
         run.write_json(
             run.metrics, {**scores, "iteration": progress.iteration, "parameters": count_parameters(session)}
@@ -167,7 +179,6 @@ def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, An
         "seconds": round(progress.seconds, 3),
     }
     run.append_log(event)
-    save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
     return event
 
 
@@ -189,7 +200,7 @@ def _train_event(session: Session[Any], progress: Progress, rate: float) -> dict
 
 
 def _diverged(loss: float, iteration: int, step: Sequence[Batch], run: RunFolder) -> WorkError:
-    names = [name for batch in step for name in batch.names]
+    names = [name for part in processes.gathered([batch.names for batch in step]) for each in part for name in each]
     return WorkError(
         f"the loss is {loss} at iteration {iteration}, with images {', '.join(names)}; training stopped before "
         f"that update. Lower optimizer.lr, or look at these images; {run.root} keeps the last good state."
@@ -203,7 +214,7 @@ def catching_interrupt() -> Iterator[Callable[[], bool]]:
 
     def note(_: int, __: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and processes.count() == 1:  # torchrun passes the terminal's Ctrl-C on once more
             raise KeyboardInterrupt
         asked = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -19,6 +20,7 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     pixel_weights: Tensor | None = None,
     normalise: Normalise = "weights",
+    total_of: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Tensor:
     """Return the weighted mean, or sum, of -log p(true class) over the pixels that count.
 
@@ -33,21 +35,22 @@ def cross_entropy(
         pixel_weights: float (N, H, W), a further factor for each pixel.
         normalise: what the weighted sum is divided by: "weights" (their sum), "pixels" (the number of pixels that
             count) or "sum" (nothing).
+        total_of: from a sum over these images to that over all that make a batch, where other processes hold the rest.
 
     Returns:
         A scalar; 0, with a gradient of 0, if no pixel counts.
     """
     ignored = NOTHING_IGNORED if ignore_index is None else ignore_index
     if class_weights is None and pixel_weights is None:
-        total = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
-        return total if normalise == "sum" else total / (labels != ignored).sum().clamp(min=1)
+        total = total_of(functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum"))
+        return total if normalise == "sum" else total / total_of((labels != ignored).sum()).clamp(min=1)
     losses = functional.cross_entropy(logits, labels, ignore_index=ignored, reduction="none")  # (N, H, W)
     weights = (labels != ignored).to(losses.dtype)
     if class_weights is not None:
         weights = weights * class_weights.to(losses)[labels.clamp(0, logits.shape[1] - 1)]
     if pixel_weights is not None:
         weights = weights * pixel_weights
-    total = (losses * weights).sum()
+    total = total_of((losses * weights).sum())
     if normalise == "weights":
-        return total / weights.sum().clamp(min=1e-12)
-    return total if normalise == "sum" else total / (labels != ignored).sum().clamp(min=1)
+        return total / total_of(weights.sum()).clamp(min=1e-12)
+    return total if normalise == "sum" else total / total_of((labels != ignored).sum()).clamp(min=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -131,10 +131,25 @@ def most_frequent_class(counts: Mapping[str, int], classes: Sequence[str]) -> in
 
 
 class SegmentationLoss(nn.Module):
-    """Cross entropy and Dice of the logits, weighted as `LossConfig` says."""
+    """Cross entropy and Dice of the logits, weighted as `LossConfig` says.
 
-    def __init__(self, config: LossConfig, *, ignore_index: int | None, weights: Tensor | None) -> None:
+    Args:
+        config: what is minimised.
+        ignore_index: label that does not count.
+        weights: of the classes, float (K,).
+        total_of: from sums over the images at hand to those over the batch, where other processes hold the rest of it.
+    """
+
+    def __init__(
+        self,
+        config: LossConfig,
+        *,
+        ignore_index: int | None,
+        weights: Tensor | None,
+        total_of: Callable[[Tensor], Tensor] = lambda part: part,
+    ) -> None:
         super().__init__()
+        self.total_of = total_of
         self.config = config
         self.ignore_index = ignore_index
         self.register_buffer("weights", weights)
@@ -152,7 +167,10 @@ class SegmentationLoss(nn.Module):
                 class_weights=self.weights,
                 pixel_weights=pixel_weights,
                 normalise=self.config.normalise,
+                total_of=self.total_of,
             )
         if self.config.dice:
-            total = total + self.config.dice * soft_dice(logits, labels, ignore_index=self.ignore_index)
+            total = total + self.config.dice * soft_dice(
+                logits, labels, ignore_index=self.ignore_index, total_of=self.total_of
+            )
         return total
