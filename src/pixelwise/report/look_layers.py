@@ -36,14 +36,14 @@ def layer_labels(layers: Sequence[Layer]) -> list[str]:
 
 
 def layer_title(layers: Sequence[Layer], labels: Sequence[str], row: int) -> str:
-    """Return a row's name for a heading; one that the model itself computes has the name of what it finishes as well.
+    """Return a row's name for a heading; one without a module of its own has the name of what it finishes as well.
 
     So "relu:2" is "conv1_2 (relu:2)".
     """
     source = row
     while source >= 0 and layers[source].kind in _FINISHING:
         source = layers[source].inputs[0]
-    if layers[row].name or source < 0 or not layers[source].name:
+    if labels[row] == layers[row].name or source in (-1, row) or not layers[source].name:
         return labels[row]
     return f"{layers[source].name} ({labels[row]})"
 
