@@ -43,6 +43,19 @@ def test_a_run_as_json(pixelwise, trained, tmp_path) -> None:
         assert f"<h2>{heading}</h2>" in page
 
 
+def test_gridding_of_two_networks(pixelwise, trained, tmp_path) -> None:
+    options = ("--out", tmp_path / "grid.png", "--set", "base_channels=2", "--gridding")
+    names = "drn_b_26,drn_c_26"
+    done = pixelwise("look", names, an_image(trained), *options)
+    assert done.code == 0
+    assert [line.split(":")[0] for line in done.out.splitlines()] == ["drn_b_26", "drn_c_26", "figure"]
+    answer = json.loads(pixelwise("look", names, an_image(trained), *options, "--json").out)
+    assert answer["output"] == str(tmp_path / "grid.png")
+    assert [list(network) for network in answer["networks"]] == [
+        ["model", "first", "last", "dilations", "unevenness"]
+    ] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -52,6 +65,8 @@ def test_a_run_as_json(pixelwise, trained, tmp_path) -> None:
         (("--num-classes", "3"), "num_classes=3 is given with the run"),
         (("--set", "depth=3"), "options={'depth': 3} is given with the run"),
         (("--seed", "-1"), "Accepted: pixelwise look"),
+        (("--gridding",), "has no dilated convolutions behind others"),
+        (("--gridding", "--layer", "pool"), "accepted: --gridding, or --layer and --class"),
     ],
 )
 def test_wrong_requests(refused, trained, tmp_path, options, words) -> None:

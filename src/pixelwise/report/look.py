@@ -96,7 +96,7 @@ def look(
         WorkError: if the file cannot be written.
     """
     path, source = Path(out), Path(image)
-    _check_out(path, source)
+    check_out(path, source)
     array = read_image(source)
     opened = open_target(target, array, num_classes=num_classes, seed=seed, options=options or {})
     scene = open_scene(opened.segmenter, array)
@@ -118,7 +118,8 @@ def look(
     )
 
 
-def _check_out(path: Path, image: Path) -> None:
+def check_out(path: Path, image: Path) -> None:
+    """Refuse an output of another ending, a folder, or the image itself."""
     if path.suffix.lower() not in ENDINGS:
         raise RequestError(
             f"out is {str(path)!r}; accepted: a file name that ends in {' or '.join(ENDINGS)}. Give it such an ending."

@@ -61,7 +61,7 @@ class Watched(Generic[Seen]):
 
 
 class _Watch(TorchDispatchMode, Generic[Seen]):  # type: ignore[no-untyped-call]
-    """Counts tensor operations as the layer table does and hands some of their outputs to readers.
+    """Counts tensor operations as the layer table does and hands some of them to readers.
 
     An output is read at once, since the next operation may work in place. Operations are counted and not modules:
     those that the model computes itself, such as a concatenation, are rows of the table too.
@@ -139,6 +139,26 @@ def watch(segmenter: Segmenter, image: AnyArray, readers: Mapping[int, Reader[Se
     assert model.batch is not None
     assert model.watch.rows == rows, f"the pass has {model.watch.rows} operations, the layer table {rows}"
     return Watched(prediction=prediction, batch=model.batch, seen=model.watch.seen)
+
+
+def run_watched(model: nn.Module, batch: Tensor, readers: Mapping[int, Reader[Seen]], *, rows: int) -> dict[int, Seen]:
+    """Run any model, of whatever task, with some layers read on the way.
+
+    Args:
+        model: in evaluation mode.
+        batch: (1, C, H, W).
+        readers: see `watch`; a reader may also change what the operation gives, in place, and that goes on.
+        rows: rows of the layer table, which the pass must have too.
+
+    Returns:
+        What the readers made, by row.
+    """
+    batch = batch.clone(memory_format=torch.contiguous_format)
+    watch = _Watch(batch, readers)
+    with torch.no_grad(), watch:
+        model(batch)
+    assert watch.rows == rows, f"the pass has {watch.rows} operations, the layer table {rows}"
+    return watch.seen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pixelwise.data.images import AnyArray
-from pixelwise.data.normalise import Normalisation, scaled_size
+from pixelwise.data.images import AnyArray, as_channels
+from pixelwise.data.normalise import Normalisation, resize_image, scaled_size
 from pixelwise.data.pictures import default_palette, to_display
 from pixelwise.engine.layer_table import Layer, layer_table
 from pixelwise.engine.model_file import ModelCard, Option, build_model, build_twin
 from pixelwise.engine.passes import shrink_within
 from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.predict import Segmenter, default_device, load_segmenter
-from pixelwise.engine.tiles import plan_spans
+from pixelwise.engine.tiles import mirror, plan_spans
 from pixelwise.errors import RequestError, closest
 from pixelwise.models import known_names, model_info
 from pixelwise.report.look_figures import View
 from pixelwise.report.look_layers import Place, Unit, central_unit, layer_labels, place_of, unit_strides
-from pixelwise.report.look_pass import Reader, Watched, watch
+from pixelwise.report.look_pass import Reader, Watched, run_watched, watch
 from pixelwise.structures import SizeRule, size_rule_of
 
 MAX_SIDE = 1024  # of what one pass sees, in pixels at the network's scale
@@ -49,9 +49,15 @@ class Target:
 
 
 def open_target(
-    target: str | Path, image: AnyArray, *, num_classes: int | None, seed: int | None, options: Mapping[str, Option]
+    target: str | Path,
+    image: AnyArray,
+    *,
+    num_classes: int | None,
+    seed: int | None,
+    options: Mapping[str, Option],
+    tasks: Sequence[str] = ("semantic",),
 ) -> Target:
-    """Load a run, or build a model of the catalogue for an image (H, W, C); see `look`."""
+    """Load a run, or build a model of the catalogue for an image (H, W, C), of one of the tasks; see `look`."""
     name, exists = str(target), Path(target).exists()
     is_name = isinstance(target, str) and name in known_names()
     if is_name and exists:
@@ -66,6 +72,7 @@ def open_target(
         )
     if is_name:
         classes = 2 if num_classes is None else num_classes
+        _check_task(model_info(name).name, tasks)
         return _untrained(model_info(name).name, image, num_classes=classes, seed=seed or 0, options=options)
     own = {"num_classes": num_classes, "seed": seed, "options": options or None}
     given = [f"{key}={value}" for key, value in own.items() if value is not None]
@@ -74,13 +81,13 @@ def open_target(
             f"{', '.join(given)} is given with the run {name}, which has its own; accepted: only with a model's name. "
             "Leave it out."
         )
-    return _trained(Path(target))
+    return _trained(Path(target), tasks)
 
 
-def _trained(path: Path) -> Target:
+def _trained(path: Path, tasks: Sequence[str]) -> Target:
     segmenter = load_segmenter(path)
     card = segmenter.card
-    _check_task(card.model)
+    _check_task(card.model, tasks)
     segmenter.model.requires_grad_(False).to(memory_format=torch.contiguous_format)
     score = card.metrics.get("miou")
     words = "" if score is None else f"; mean IoU {score:.4f} on its validation images"
@@ -90,7 +97,6 @@ def _trained(path: Path) -> Target:
 
 def _untrained(name: str, image: AnyArray, *, num_classes: int, seed: int, options: Mapping[str, Option]) -> Target:
     """Build a model with random weights: with its own number of channels if the image can have it, else the image's."""
-    _check_task(name)
     own = int(inspect.signature(model_info(name).build).parameters["in_channels"].default)
     channels = own if image.shape[2] in (1, own) else image.shape[2]
     with torch.random.fork_rng():
@@ -125,12 +131,12 @@ def _own_normalisation(image: AnyArray, channels: int) -> Normalisation:
     return Normalisation(intensity_range=(0.0, high), mean=(0.0,) * channels, std=(1.0,) * channels, per_image=True)
 
 
-def _check_task(name: str) -> None:
+def _check_task(name: str, tasks: Sequence[str]) -> None:
     task = model_info(name).task
-    if task != "semantic":
+    if task not in tasks:
         raise RequestError(
-            f"{name} is a model for {task} output; accepted: semantic models, which give each pixel a class. "
-            "`pixelwise models --task semantic` lists them."
+            f"{name} is a model for {task} output; accepted: {' and '.join(tasks)} models. "
+            f"`pixelwise models --task {tasks[0]}` lists them."
         )
 
 
@@ -179,6 +185,18 @@ class Scene:
         middle = (self.view.top + self.view.size[0] / 2, self.view.left + self.view.size[1] / 2)
         return central_unit(self.layers, row, self.place(row), centre=middle, input_size=self.input_size)
 
+    def batch(self) -> Tensor:
+        """Return the network's input, float32 (1, C, H, W), on its device."""
+        channels = as_channels(self.window, self.card.in_channels, "the image")
+        unit = self.card.normalisation(resize_image(channels, self.card.scale))
+        rows, columns = (plan_spans(side, self.rule, tile=None, halo=0)[0] for side in unit.shape[:2])
+        device = next(self.segmenter.model.parameters()).device
+        return torch.from_numpy(mirror(unit, rows, columns)).to(device).permute(2, 0, 1)[None].contiguous()
+
+    def run(self, readers: Mapping[int, Reader[Seen]]) -> dict[int, Seen]:
+        """Run the model, whatever its task, with some layers read or changed on the way."""
+        return run_watched(self.segmenter.model, self.batch(), readers, rows=len(self.layers))
+
     def predict(self, readers: Mapping[int, Reader[Seen]]) -> Watched[Seen]:
         """Run the model, some of its layers watched."""
         return watch(self.segmenter, self.window, readers, rows=len(self.layers))
@@ -223,7 +241,7 @@ def measure_batch_norm(scene: Scene) -> bool:
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not layers:
         return False
-    batch = scene.predict({}).batch
+    batch = scene.batch()
     measure_statistics(model, [torch.cat([batch, batch.flip(3)])])
     for layer in layers:
         assert layer.running_var is not None
