@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pixelwise.data import pairs
+from pixelwise.data import memory, pairs
 from pixelwise.data.check import check_dataset
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.items import Item
@@ -143,6 +144,53 @@ def test_an_object_that_is_added_changes_its_folder(cache: Path, looked_at: list
     Image.fromarray(third).save(root / "x/masks/3.png")
     assert sum((look(root).num_objects or {}).values()) == 5
     assert len(looked_at) == 3
+
+
+def an_old_note(cache: Path, name: str, *, days: float, size: int = 10) -> Path:
+    path = cache / "seen" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b" " * size)
+    os.utime(path, (time.time() - days * 86400,) * 2)
+    return path
+
+
+def test_the_oldest_notes_go_when_there_are_too_many(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "LIMIT", 8 * memory.BLOCK)
+    old = [an_old_note(cache, f"{number:02d}/n.json", days=20 - number, size=1 + 500 * number) for number in range(8)]
+    look(write(tmp_path / "data"))  # the first of three notes is the ninth file
+    assert [path.exists() for path in old] == [False] * 3 + [True] * 5  # six of eight blocks stay, one of them new
+    assert len(notes(cache)) == 5 + 3
+
+
+def test_notes_within_the_limit_stay(cache: Path, tmp_path: Path) -> None:
+    old = an_old_note(cache, "00/n.json", days=400)
+    look(write(tmp_path / "data"))
+    assert old.exists()
+    assert memory.forget_oldest(cache / "seen", limit=4 * memory.BLOCK) == 0
+    assert memory.forget_oldest(cache / "nowhere", limit=0) == 0
+    assert memory.forget_oldest(cache / "seen", limit=0) == 4
+
+
+def test_a_note_that_is_used_is_young_again(cache: Path, looked_at: list[str], tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    look(root)
+    ages = dict(zip(notes(cache), (3.0, 0.5, 0.0), strict=True))
+    for path, days in ages.items():
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    look(root)
+    assert len(looked_at) == 3
+    left = [(time.time() - path.stat().st_mtime) / 86400 for path in ages]
+    assert left == pytest.approx([0, 0.5, 0], abs=0.01)  # written down once a day
+
+
+def test_the_size_is_looked_at_now_and_then(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(memory, "forget_oldest", lambda folder, *, limit: calls.append(limit))
+    monkeypatch.setattr(memory, "WRITES", 2)
+    look(write(tmp_path / "data"))
+    assert calls == [memory.LIMIT] * 2  # at the first and the third note
 
 
 def test_without_a_usable_folder_nothing_is_kept(
