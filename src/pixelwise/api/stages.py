@@ -8,7 +8,7 @@ from typing import Any
 
 from pixelwise.api.reports import report
 from pixelwise.engine import processes
-from pixelwise.engine.config import TrainConfig, build_config, read_config
+from pixelwise.engine.config import RunConfig, build_config, read_config
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.train import TrainResult
@@ -62,11 +62,11 @@ def merge(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _shown_budget(config: TrainConfig) -> str:
+def _shown_budget(config: RunConfig) -> str:
     return ", ".join(f"{key}={value:g}" for key, value in config.budget.model_dump().items() if value is not None)
 
 
-def _check_unchanged(stored: TrainConfig, values: Mapping[str, Any], settings: Sequence[str]) -> None:
+def _check_unchanged(stored: RunConfig, values: Mapping[str, Any], settings: Sequence[str]) -> None:
     """Refuse to resume under another configuration than the run's own."""
     kept = stored.model_dump(mode="json")
     asked = build_config(merge(kept, values), settings).model_dump(mode="json")

@@ -69,6 +69,13 @@ def default_palette(num_classes: int, *, background: bool = False) -> list[list[
     return ([[0, 0, 0]] if background else []) + colors[:wanted]
 
 
+def class_colours(classes: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
+    """Return a colour for each class: distinct ones for the first 255, black for more."""
+    colours = default_palette(min(len(classes), MAX_CLASSES), background=classes[0] == "background")
+    colours += [[0, 0, 0]] * (len(classes) - len(colours))
+    return tuple((red, green, blue) for red, green, blue in colours)
+
+
 def _farthest_colors(taken: list[list[int]], count: int) -> list[list[int]]:
     """Return `count` colours, each as far as possible from all before it."""
     levels = np.arange(15, 256, 16)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pixelwise.data.augment import AugmentConfig
+from pixelwise.data.resized_crop import ResizedCropConfig
 from pixelwise.engine.model_file import Option
 from pixelwise.engine.schedule import OptimizerConfig
 from pixelwise.errors import RequestError, closest
+from pixelwise.losses.classification import ClassLossConfig
 from pixelwise.losses.segmentation import LossConfig
+from pixelwise.models import known_names, model_info
 from pixelwise.registry import PRETRAINED
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -199,30 +203,62 @@ class TrainConfig(RunConfig):
         return self
 
 
-def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> TrainConfig:
+class ClassDataConfig(SourceConfig):
+    """What an image classifier is trained on.
+
+    Attributes:
+        crop: side of the square that the network sees.
+    """
+
+    crop: int | None = Field(None, ge=1)
+
+
+class ClassifierConfig(RunConfig):
+    """Everything that decides the training of an image classifier."""
+
+    data: ClassDataConfig
+    augment: ResizedCropConfig = Field(default_factory=ResizedCropConfig)
+    loss: ClassLossConfig = Field(default_factory=ClassLossConfig)
+
+
+CONFIGS: Mapping[str, type[RunConfig]] = MappingProxyType({"semantic": TrainConfig, "classification": ClassifierConfig})
+
+
+def config_type(model: object) -> type[RunConfig]:
+    """Return what describes the training of a model of this name; a semantic one's where there is no such model."""
+    known = isinstance(model, str) and model in known_names()
+    return CONFIGS.get(model_info(str(model)).task, TrainConfig) if known else TrainConfig
+
+
+def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> RunConfig:
     """Build a configuration from nested values and `key=value` settings.
 
     Args:
         values: nested mapping of keys, as in config.yaml.
         settings: texts such as "optimizer.lr=0.001"; values are read as YAML and beat `values`.
 
+    Returns:
+        The configuration of the model's task: `TrainConfig` or `ClassifierConfig`.
+
     Raises:
         RequestError: for an unknown key (with the closest ones) or a value that is not accepted.
     """
     merged: dict[str, Any] = dict(values)
+    named = [text for key, _, text in (setting.partition("=") for setting in settings) if key.strip() == "model"]
+    kind = config_type(named[-1].strip() if named else values.get("model"))
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise RequestError(f"--set {setting!r} has no '='; accepted: key=value, such as optimizer.lr=0.001.")
-        _check_key(key.strip())
+        _check_key(key.strip(), kind)
         try:
             _put(merged, key.strip().split("."), yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise RequestError(f"--set {setting!r}: {text!r} is not readable as a YAML value.") from error
     try:
-        return TrainConfig.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
-        raise _explain(error) from error
+        raise _explain(error, kind) from error
 
 
 def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -234,7 +270,7 @@ def _put(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
     target[last] = value
 
 
-def known_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> Iterator[str]:
+def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield all keys of the configuration, dotted, such as "optimizer.lr"."""
     for name, entry in model.model_fields.items():
         kind = entry.annotation
@@ -244,9 +280,15 @@ def known_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> Iterat
             yield prefix + name
 
 
-def _check_key(key: str) -> None:
-    keys = list(known_keys())
+def _check_key(key: str, kind: type[RunConfig]) -> None:
+    keys = list(known_keys(kind))
     if key not in keys and not key.startswith("options."):
+        for task, other in CONFIGS.items():
+            if key in known_keys(other):
+                raise RequestError(
+                    f"key {key!r} has no effect here: it is for the training of {task} models; accepted: the keys of "
+                    f"this model's config.yaml, the closest of which are {closest(key, keys)}. Leave it out."
+                )
         tails = {known.rpartition(".")[2]: known for known in keys}
         guess = tails.get(key) or closest(key, keys)
         raise RequestError(
@@ -254,11 +296,11 @@ def _check_key(key: str) -> None:
         )
 
 
-def _explain(error: ValidationError) -> RequestError:
+def _explain(error: ValidationError, kind: type[RunConfig]) -> RequestError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "config"
     if first["type"] == "extra_forbidden":
-        return RequestError(f"unknown key {key!r}; closest: {closest(key, known_keys())}. Correct or remove it.")
+        return RequestError(f"unknown key {key!r}; closest: {closest(key, known_keys(kind))}. Correct or remove it.")
     if first["type"] == "missing":
         return RequestError(f"{key} is missing; accepted: a value for every key. Add it.")
     if first["type"] == "value_error":  # a check of ours, in our words
@@ -274,7 +316,7 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: Path) -> RunConfig:
     """Read a run's config.yaml."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

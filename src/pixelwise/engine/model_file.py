@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from pixelwise.data.normalise import Normalisation
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
-from pixelwise.models import create_model
+from pixelwise.models import create_model, known_names, model_info
 
 METADATA_KEY = "pixelwise"
+BEST = "best.safetensors"  # of a run folder
 FORMAT = 1
 
 Option = str | int | float | bool | tuple[int | float, ...] | None
@@ -96,6 +97,31 @@ def card_of(path: Path) -> ModelCard | None:
             return ModelCard.model_validate(json.loads((file.metadata() or {})[METADATA_KEY]))
     except (OSError, SafetensorError, KeyError, ValueError):
         return None  # reading the weights will say what is wrong, if anything is
+
+
+def model_file(run: Path) -> Path:
+    """Return the file of a run folder's best model; a model file is returned as it is.
+
+    Raises:
+        RequestError: if there is none.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise RequestError(f"run {path} does not exist. Give the --out folder of a training run, or a model file.")
+    if not path.is_dir():
+        return path
+    if not (path / BEST).exists():
+        raise RequestError(
+            f"run {run} holds no {BEST}; accepted: the --out folder of a run that was validated at least once. Train "
+            "it, or go on with train --resume."
+        )
+    return path / BEST
+
+
+def task_of(run: Path) -> str:
+    """Return the task of a run's model by its file's metadata; "semantic" where loading it will say what is wrong."""
+    card = card_of(model_file(run))
+    return "semantic" if card is None or card.model not in known_names() else model_info(card.model).task
 
 
 def load_model(

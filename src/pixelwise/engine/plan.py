@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from pixelwise.data.card import ImagesCard
 from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.scan import DataCard
@@ -181,17 +182,22 @@ def plan_windows(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> Non
     crop = plan.config.data.crop
     assert crop is not None
     if data.batch_size is None:
-        parts = processes.count()
         wanted = round(WINDOW_PIXELS / (rule.output(crop[0]) * rule.output(crop[1])))
-        fits = int(_memory(plan.config.device) * MEMORY_SHARE / _activation_bytes(plan.config, card, crop))
-        if fits < 1:
-            raise RequestError(
-                f"a window of {crop[0]} x {crop[1]} does not fit into the memory of {plan.config.device}; accepted: "
-                "smaller ones. Give --set data.crop=[...], or a smaller model."
-            )
-        share = math.ceil(min(wanted, MAX_BATCH) / parts)
-        reason = "as many as fit into memory" if fits < share else "steps of moderate size"
-        plan.decide(reason, batch_size=parts * max(1, min(share, fits)))
+        plan_batch(plan, card, crop, min(wanted, MAX_BATCH))
+
+
+def plan_batch(plan: Plan[AnyConfig], card: ImagesCard, crop: tuple[int, int], wanted: int) -> None:
+    """Settle the batch size: as many windows as are wanted, or as fit into memory, in equal parts for all processes."""
+    parts = processes.count()
+    fits = int(_memory(plan.config.device) * MEMORY_SHARE / _activation_bytes(plan.config, card, crop))
+    if fits < 1:
+        raise RequestError(
+            f"a window of {crop[0]} x {crop[1]} does not fit into the memory of {plan.config.device}; accepted: "
+            "smaller ones. Give --set data.crop=..., or a smaller model."
+        )
+    share = math.ceil(wanted / parts)
+    reason = "as many as fit into memory" if fits < share else "steps of moderate size"
+    plan.decide(reason, batch_size=parts * max(1, min(share, fits)))
 
 
 def _plan_whole_images(plan: Plan[TrainConfig], card: DataCard, rule: SizeRule) -> None:
@@ -232,7 +238,7 @@ def _memory(device: str) -> int:
     return min(processes.gathered(torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()))
 
 
-def _activation_bytes(config: TrainConfig, card: DataCard, crop: tuple[int, int]) -> int:
+def _activation_bytes(config: RunConfig, card: ImagesCard, crop: tuple[int, int]) -> int:
     """Estimate the bytes that training keeps for one window: every layer's output and its gradient."""
     model = build_twin(config.model, num_classes=len(card.classes), in_channels=card.channels, options=config.options)
     layers = layer_table(model, in_channels=card.channels, input_size=crop)

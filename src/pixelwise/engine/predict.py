@@ -21,11 +21,12 @@ from pixelwise.data.images import AnyArray, as_channels, read_image
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
-from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model
+from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model, model_file
 from pixelwise.engine.passes import Pass, predict_probabilities
 from pixelwise.engine.views import STRIDE, Fusion, Views
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
+from pixelwise.models import model_info
 from pixelwise.structures import size_rule_of
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Segmenter:
         if array.ndim == 2:
             array = array[:, :, None]
         name = str(image) if isinstance(image, str | Path) else "the image"
-        channels = self._checked(array, name)
+        channels = checked_image(array, self.card, name)
         size = (channels.shape[0], channels.shape[1])
         passes = [self._pass(size, factor, views) for factor in views.factors(size, self.card.scale)]
         if boxes is not None:
@@ -213,31 +214,6 @@ class Segmenter:
         )
         return probabilities, count
 
-    def _checked(self, array: AnyArray, name: str) -> AnyArray:
-        """Return an image with the model's number of channels, if it is one that the model can mean."""
-        wanted = self.card.in_channels
-        if array.ndim != 3 or 0 in array.shape:
-            raise RequestError(
-                f"{name} has shape {array.shape}; accepted: (H, W) or (H, W, {wanted}) with at least one pixel. "
-                "Give one image at a time."
-            )
-        given_bytes = array.dtype == np.uint8
-        trained_on_bytes = self.card.normalisation.intensity_range == (0.0, 255.0)
-        if given_bytes != trained_on_bytes and (given_bytes or array.max() > 255):
-            kind = "8-bit images" if trained_on_bytes else "16-bit or float images"
-            raise RequestError(
-                f"{name} holds {array.dtype} values up to {array.max():g}; accepted: {kind}, as the model was trained "
-                "on. Convert the image as the training images were."
-            )
-        if wanted == 1 and array.shape[2] == 3 and (array == array[:, :, :1]).all():
-            return array[:, :, :1]  # grey, saved as colour
-        if array.shape[2] not in (1, wanted):
-            raise RequestError(
-                f"{name} has {array.shape[2]} channels; accepted: {'1' if wanted == 1 else f'{wanted}, or 1'}, as the "
-                "model was trained on. Convert the image, or train on such images."
-            )
-        return as_channels(array, wanted)
-
     def _pass(self, size: tuple[int, int], factor: float, views: Views) -> Pass:
         """Return how the model gets over an image (height, width) that is resized by a factor."""
         rule = size_rule_of(self.model)
@@ -291,19 +267,48 @@ def _as_boxes(given: Boxes | Sequence[Sequence[float]] | None) -> Boxes | None:
     return given if isinstance(given, proposals.Boxes) else proposals.boxes_of_rows(given, "given")
 
 
+def checked_image(array: AnyArray, card: ModelCard, name: str) -> AnyArray:
+    """Return an image with the model's number of channels, if it is one that the model can mean.
+
+    Raises:
+        RequestError: if its shape, its type or its channels are others than the training images' were.
+    """
+    wanted = card.in_channels
+    if array.ndim != 3 or 0 in array.shape:
+        raise RequestError(
+            f"{name} has shape {array.shape}; accepted: (H, W) or (H, W, {wanted}) with at least one pixel. "
+            "Give one image at a time."
+        )
+    given_bytes = array.dtype == np.uint8
+    trained_on_bytes = card.normalisation.intensity_range == (0.0, 255.0)
+    if given_bytes != trained_on_bytes and (given_bytes or array.max() > 255):
+        kind = "8-bit images" if trained_on_bytes else "16-bit or float images"
+        raise RequestError(
+            f"{name} holds {array.dtype} values up to {array.max():g}; accepted: {kind}, as the model was trained "
+            "on. Convert the image as the training images were."
+        )
+    if wanted == 1 and array.shape[2] == 3 and (array == array[:, :, :1]).all():
+        return array[:, :, :1]  # grey, saved as colour
+    if array.shape[2] not in (1, wanted):
+        raise RequestError(
+            f"{name} has {array.shape[2]} channels; accepted: {'1' if wanted == 1 else f'{wanted}, or 1'}, as the "
+            "model was trained on. Convert the image, or train on such images."
+        )
+    return as_channels(array, wanted)
+
+
 def load_segmenter(run: Path, *, device: str | None = None, options: Mapping[str, Option] | None = None) -> Segmenter:
-    """Load the best model of a run folder, or a model file; for options see `load_model`."""
-    path = Path(run)
-    if not path.exists():
-        raise RequestError(f"run {path} does not exist. Give the --out folder of a training run, or a model file.")
-    if path.is_dir():
-        path = path / "best.safetensors"
-        if not path.exists():
-            raise RequestError(
-                f"run {run} holds no best.safetensors; accepted: the --out folder of a run that was validated at least "
-                "once. Train it, or go on with train --resume."
-            )
-    model, card = load_model(path, device=device or default_device(), options=options)
+    """Load the best model of a run folder, or a model file; for options see `load_model`.
+
+    Raises:
+        RequestError: if there is none, or it is an image classifier.
+    """
+    model, card = load_model(model_file(run), device=device or default_device(), options=options)
+    if model_info(card.model).task != "semantic":
+        raise RequestError(
+            f"{run} holds {card.model}, which gives an image one class and no label map; accepted here: segmentation "
+            "models. `pixelwise predict` and `pixelwise evaluate` take both; in Python, pixelwise.load_classifier."
+        )
     if not getattr(model, "instance_wise", False):
         return Segmenter(model=model, card=card)
     from pixelwise.engine.instance_wise import PUBLISHED

@@ -12,7 +12,7 @@ from torch import nn
 
 from pixelwise.data.dataset import Item, open_dataset
 from pixelwise.data.loader import Batch, Crops
-from pixelwise.data.pictures import default_palette
+from pixelwise.data.pictures import class_colours
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
@@ -220,8 +220,4 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
 
 def palette_of(card: DataCard) -> tuple[tuple[int, int, int], ...]:
     """Return the classes' colours: the data's own where it has them, else distinct ones."""
-    if card.palette is not None:
-        return card.palette[: len(card.classes)]
-    colours = default_palette(min(len(card.classes), 255), background=card.classes[0] == "background")
-    colours += [[0, 0, 0]] * (len(card.classes) - len(colours))
-    return tuple((red, green, blue) for red, green, blue in colours)
+    return class_colours(card.classes) if card.palette is None else card.palette[: len(card.classes)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pixelwise.engine import processes, session
+from pixelwise.engine import classification, processes, session
 from pixelwise.engine.beginning import Session
 from pixelwise.engine.config import RunConfig
 from pixelwise.engine.listener import Listener
@@ -14,7 +14,9 @@ from pixelwise.engine.run_folder import RunFolder
 from pixelwise.errors import RequestError
 from pixelwise.models import model_info
 
-PREPARE: Mapping[str, Callable[..., Session[Any]]] = MappingProxyType({"semantic": session.prepare})
+PREPARE: Mapping[str, Callable[..., Session[Any]]] = MappingProxyType(
+    {"semantic": session.prepare, "classification": classification.prepare}
+)
 
 
 def prepare(config: RunConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session[Any]:

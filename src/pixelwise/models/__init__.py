@@ -11,10 +11,12 @@ from pixelwise.models import drn, drnseg
 from pixelwise.models import hypercolumn
 from pixelwise.models import fcn_resnet
 from pixelwise.models import pspnet, gcn, fusionnet
+from pixelwise.models import classifiers
 from pixelwise.registry import create_model, known_names, list_models, model_info, model_options
 
 __all__ = [
     "bayesian_segnet",
+    "classifiers",
     "create_model",
     "deconvnet",
     "deeplabv1",

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pixelwise.data.check import Check
-from pixelwise.engine.config import build_config
+from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.plan import Plan
 from pixelwise.engine.plan_data import plan_class_weights, plan_normalisation
 
@@ -51,7 +51,7 @@ def make_ready(check: Check, *, val_list: Path | None = None, test_list: Path | 
     lists = {"val_list": val_list, "test_list": test_list}
     given = {key: os.path.abspath(path) for key, path in lists.items() if path is not None}
     data = {"path": os.path.abspath(check.root), **given}
-    plan = Plan(build_config({"data": data}))
+    plan = Plan(TrainConfig.model_validate({"data": data}))
     plan_normalisation(plan, check.dataset.card)
     plan_class_weights(plan, check.dataset)
     words = ["pixelwise", "train", str(check.root), "--out", RUN_FOLDER]
