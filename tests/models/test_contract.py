@@ -73,6 +73,13 @@ PARAMETERS = {
     "drnseg_d_54": 35_297_202,
     "drnseg_d_105": 54_289_330,
     "hypercolumn_vgg16": 14_717_634,
+    "alexnet": 57_012_034,
+    "caffenet": 56_876_418,
+    "vgg16": 134_268_738,
+    "googlenet": 5_975_602,
+    "resnet50": 23_512_130,
+    "resnet101": 42_504_258,
+    "resnet152": 58_147_906,
     "fcn_resnet50": 35_307_588,
     "fcn_resnet101": 54_299_716,
     "pspnet_resnet50": 49_066_948,
@@ -104,6 +111,8 @@ TWINS = {
     "gcn_resnet101": "gcn_resnet50",
     "gcn_resnet152": "gcn_resnet50",
     "fusionnet_small": "fusionnet",
+    "resnet101": "resnet50",
+    "resnet152": "resnet50",
 }
 
 every_model = pytest.mark.parametrize("name", list_models())

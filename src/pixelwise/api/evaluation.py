@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pixelwise.api.classes import evaluate_classifier, refuse_crops, refuse_options
+from pixelwise.api.run_data import lists_of
 from pixelwise.data.dataset import DatasetFile, DatasetFolder, Item, open_dataset, read_names
 from pixelwise.data.scan import Dataset, scan
-from pixelwise.engine.config import read_config
 from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
-from pixelwise.engine.model_file import Option, options_text
+from pixelwise.engine.model_file import Option, options_text, task_of
 from pixelwise.engine.predict import Segmenter, load_segmenter
-from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.views import Fusion, Views
 from pixelwise.errors import RequestError, closest
 
@@ -47,6 +47,7 @@ def evaluate(
     long_side: int | None = None,
     boxes: str | Path | None = None,
     options: Mapping[str, Option] | None = None,
+    crops: int | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set.
@@ -69,11 +70,21 @@ def evaluate(
         boxes: file or folder of boxes that an instance-wise model (DeconvNet) sees in place of its own proposals; see
             `pixelwise.engine.given_boxes`.
         options: of the model, see `load`.
+        crops: of an image, for classifiers: 1 (the centre, the default) or 10.
         on_image: called with images done and in all.
 
     Returns:
         `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix`, `per_image` and details of the scores.
     """
+    if task_of(Path(run)) == "classification":
+        given: dict[str, object] = {"--metrics": sorted(set(metrics) - {"top1", "top5"})}
+        given |= {"--boundary-class": boundary_class, "--tile": tile, "--flip": flip, "--boxes": boxes}
+        given |= {"--scales": tuple(scales) != (1.0,), "--fusion": fusion, "--window": window}
+        refuse_options(run, {**given, "--stride": stride, "--long-side": long_side})
+        return evaluate_classifier(
+            run, data, split=split, names=names, crops=crops or 1, options=options, on_image=on_image
+        )
+    refuse_crops(crops)
     views = Views(
         scales=tuple(scales),
         flip=flip,
@@ -87,7 +98,7 @@ def evaluate(
     segmenter.check(views)
     folder = open_dataset(Path(data), **lists_of(Path(run), Path(data)))
     items, split = choose_items(folder, split, names)
-    given = given_boxes(segmenter, boxes, [item.name for item in items])
+    seen = given_boxes(segmenter, boxes, [item.name for item in items])
     dataset = with_boundary(scan_for(segmenter, folder, items), boundary_class)
     evaluation = evaluate_items(
         segmenter,
@@ -96,7 +107,7 @@ def evaluate(
         split=split,
         metrics=metrics,
         views=views,
-        boxes=given,
+        boxes=seen,
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     )
     changed = {"options": options_text(options)} if options else {}
@@ -139,22 +150,6 @@ def with_boundary(dataset: Dataset, name: str | None) -> Dataset:
         )
     card = dataset.card.model_copy(update={"boundary_class": classes.index(name)})
     return replace(dataset, card=card)
-
-
-def lists_of(run: Path, data: Path) -> dict[str, Path | None]:
-    """Return the lists of validation and test items that a run was trained with, if it was trained on this data."""
-    config = RunFolder(run).config
-    if not run.is_dir() or not config.exists():
-        return {}
-    stored = read_config(config).data
-    if Path(stored.path).resolve() != data.resolve():
-        return {}
-    return {"val_list": as_path(stored.val_list), "test_list": as_path(stored.test_list)}
-
-
-def as_path(given: str | Path | None) -> Path | None:
-    """Return a path, or None for None."""
-    return None if given is None else Path(given)
 
 
 def scan_for(segmenter: Segmenter, folder: DatasetFolder, items: Sequence[Item]) -> Dataset:

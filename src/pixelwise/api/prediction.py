@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelwise.api.classes import predict_classes, refuse_crops, refuse_options
 from pixelwise.api.evaluation import given_boxes, load
 from pixelwise.data.images import IMAGE_SUFFIXES
-from pixelwise.engine.model_file import Option
+from pixelwise.engine.model_file import Option, task_of
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
 from pixelwise.engine.views import Fusion, Views
@@ -34,6 +35,7 @@ class Predicted:
         num_whole: images that were seen whole all the same: small ones, and those without a box that is large enough.
         window: (height, width) of the sliding windows; None where there were none.
         num_windowed: images that were seen through them.
+        classes: likeliest class of each image and its probability, by the image's name; None for segmentation.
     """
 
     outputs: tuple[Path, ...]
@@ -44,6 +46,7 @@ class Predicted:
     num_whole: int | None = None
     window: tuple[int, int] | None = None
     num_windowed: int = 0
+    classes: Mapping[str, tuple[str, float]] | None = None
 
 
 def predict(
@@ -66,9 +69,13 @@ def predict(
     whole_image: bool = False,
     boxes: str | Path | None = None,
     options: Mapping[str, Option] | None = None,
+    crops: int | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Segment images and write NAME.png (class index with palette) for each, at the image's size.
+
+    Of an image classifier: classify images and write NAME.json for each and classes.csv for all, with the
+    probabilities of the classes.
 
     Args:
         run: run folder or model file.
@@ -91,6 +98,7 @@ def predict(
         boxes: file or folder of boxes that such a model sees in place of its own proposals; see
             `pixelwise.engine.given_boxes`.
         options: of the model, which beat those that it was trained with; see `load`.
+        crops: of an image, for classifiers: 1 (the centre, the default) or 10.
         on_image: called with images done and in all.
 
     Raises:
@@ -99,6 +107,22 @@ def predict(
         WorkError: if results cannot be written.
     """
     started = time.perf_counter()
+    images = find_images(inputs)
+    if task_of(Path(run)) == "classification":
+        given_options: dict[str, object] = {"--tile": tile, "--flip": flip, "--scales": tuple(scales) != (1.0,)}
+        given_options |= {"--fusion": fusion, "--window": window, "--stride": stride, "--long-side": long_side}
+        given_options |= {"--overlay": overlay, "--probabilities": probabilities, "--instances": instances}
+        given_options |= {"--object-method": object_method, "--object-classes": object_classes, "--boxes": boxes}
+        refuse_options(run, {**given_options, "--whole-image": whole_image})
+        files, found = predict_classes(run, images, out=Path(out), crops=crops or 1, options=options, on_image=on_image)
+        return Predicted(
+            outputs=tuple(files),
+            seconds=round(time.perf_counter() - started, 3),
+            peak_memory_mb=_peak_memory_mb(),
+            num_objects=None,
+            classes={name: prediction.top(1)[0] for name, prediction in found.items()},
+        )
+    refuse_crops(crops)
     views = Views(
         scales=tuple(scales),
         flip=flip,
@@ -108,7 +132,6 @@ def predict(
         stride=stride,
         long_side=long_side,
     )
-    images = find_images(inputs)
     if not instances and (object_method or object_classes):
         raise RequestError(
             "an object method or object classes are given, which have no effect without objects; accepted: both with "

@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelwise.api.evaluation import lists_of, load, scan_for
+from pixelwise.api.evaluation import load, scan_for
+from pixelwise.api.run_data import lists_of
 from pixelwise.data.check import check_dataset
+from pixelwise.data.class_folder import open_class_folder
 from pixelwise.data.dataset import DatasetFolder, Item, open_dataset
+from pixelwise.data.images import read_image
 from pixelwise.data.pictures import to_display
 from pixelwise.data.problems import Problem
 from pixelwise.data.scan import Dataset
 from pixelwise.engine.config import read_config
+from pixelwise.engine.model_file import task_of
 from pixelwise.engine.predict import Segmenter
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.errors import RequestError
+from pixelwise.report.classes import write_class_report, wrong_rows
 from pixelwise.report.data_section import choose_samples, make_samples, read_card
 from pixelwise.report.examples import Example, Group
 from pixelwise.report.html import write_report
@@ -35,6 +40,8 @@ def report(run: str | Path) -> Path:
         raise RequestError(f"run {run} does not exist. Give the --out folder of a training run.")
     data_path = Path(read_config(folder.config).data.path)
     metrics = folder.read_metrics()
+    if task_of(folder.root) == "classification":
+        return _of_classes(folder, data_path, metrics)
     groups = choose_images(metrics)
     segmenter = load(run)
     try:
@@ -52,6 +59,19 @@ def report(run: str | Path) -> Path:
         samples=make_samples(dataset, samples),
         problems=_problems(folder, data),
     )
+
+
+def _of_classes(folder: RunFolder, data_path: Path, metrics: Mapping[str, Any]) -> Path:
+    """Write the report of a classifier, with the wrong images where the data is still there."""
+    names = [str(row["name"]) for row in wrong_rows(metrics)]
+    try:
+        data = open_class_folder(data_path, **lists_of(folder.root, data_path))
+        items = {item.name: item for item in data.split("val")}
+        pictures = [(name, to_display(read_image(items[name].image))) for name in names]
+    except (RequestError, KeyError) as error:  # the data has moved or changed: the rest still stands
+        reason = f"no item {error} any more" if isinstance(error, KeyError) else str(error)
+        return write_class_report(folder.root, no_pictures=f"The images could not be shown: {reason}")
+    return write_class_report(folder.root, pictures=pictures)
 
 
 def choose_images(metrics: Mapping[str, Any]) -> dict[str, Group | None]:

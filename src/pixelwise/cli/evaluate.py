@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Option of the model that beats the trained one and leaves the weights, such as output_stride=8.",
 )
+@click.option("--crops", type=int, help="Of an image classifier: 1 (the centre) or 10 (corners, centre, mirrored).")
 @json_option
 def command(
     run: Path,
@@ -47,11 +48,13 @@ def command(
     long_side: int | None,
     boxes: Path | None,
     settings: tuple[str, ...],
+    crops: int | None,
     as_json: bool,
 ) -> None:
     """Score RUN (a run folder or model file) on DATA, at the labels' own size.
 
-    The scores come from one histogram over all pixels; the protocol is printed with them.
+    The scores come from one histogram over all pixels; the protocol is printed with them. An image classifier is scored
+    on a folder for each class: top-1 and top-5 accuracy of the central crop, or of ten.
     """
     from pixelwise import api
     from pixelwise.engine.describe import read_options
@@ -74,6 +77,7 @@ def command(
             long_side=long_side,
             boxes=boxes,
             options=read_options(settings),
+            crops=crops,
             on_image=lambda done, total: reporter.advance("scoring", done, total),
         )
     finally:

@@ -80,6 +80,16 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+_SHOWN = ("miou", "pixel_accuracy", "top1", "top5")  # while training goes on
+# The scores of a class and the heads of their columns.
+_COLUMNS = {
+    "iou": "IoU",
+    "accuracy": "accuracy",
+    "truth_pixels": "true pixels",
+    "truth_images": "true images",
+    "predicted_images": "predicted",
+    "note": "note",
+}
 # Of the protocol, what the first lines say already.
 _SAID = ("split", "resolution", "flip", "average", "ignored", "scale", "tile", "absent_classes", "ece")
 
@@ -113,23 +123,33 @@ def scores_text(result: dict[str, Any]) -> str:
     """Show an evaluation: the scores, the protocol beside them, and the table per class."""
     from pixelwise.metrics.names import METRIC_NAMES
 
-    rows = [("class", "IoU", "accuracy", "true pixels", "note")]
-    for name, row in result["per_class"].items():
-        rows.append((name, percent(row["iou"]), percent(row["accuracy"]), str(row["truth_pixels"]), row["note"] or ""))
+    per_class = result["per_class"]
+    columns = {key: head for key, head in _COLUMNS.items() if any(key in row for row in per_class.values())}
+    rows = [["class", *columns.values()]]
+    rows += [[name, *(_cell(row[key], key) for key in columns)] for name, row in per_class.items()]
+    right = [number for number, key in enumerate(columns, start=1) if key != "note"]
     protocol, metrics = result["protocol"], result["metrics"]
     names = {key: METRIC_NAMES[key].name if key in METRIC_NAMES else key for key in metrics}
     lines = [f"  {names[key]:24}{percent(value)}" for key, value in metrics.items()]
     images = f"{result['num_images']} image{'s' if result['num_images'] > 1 else ''}"
     flip = ", joined with mirror images" if protocol.get("flip") else ""
+    at = f" at {protocol['resolution']}" if "resolution" in protocol else ""
+    ignored = f"; ignored: {protocol['ignored']}" if "ignored" in protocol else ""
     return "\n".join(
         [
             *lines,
-            f"  on {images} of {protocol['split']!r} at {protocol['resolution']}{flip}",
-            f"  {protocol['average']}; ignored: {protocol['ignored']}",
+            f"  on {images} of {protocol['split']!r}{at}{flip}",
+            f"  {protocol['average']}{ignored}",
             *(f"  {key.replace('_', ' ')}: {said}" for key, said in protocol.items() if key not in _SAID),
-            *(["", table(rows, right=(1, 2, 3))] if len(rows) > 1 else []),
+            *(["", table(rows, right=right)] if len(rows) > 1 else []),
         ]
     )
+
+
+def _cell(value: object, key: str) -> str:
+    if key in ("iou", "accuracy"):
+        return percent(value if isinstance(value, float) else None)
+    return "" if value is None else str(value)
 
 
 class Reporter:
@@ -163,11 +183,11 @@ class Reporter:
 
     def validated(self, event: dict[str, Any]) -> None:
         """Print the scores of a validation."""
+        from pixelwise.metrics.names import METRIC_NAMES
+
         mark = "  (best so far)" if event["best"] else ""
-        self.say(
-            f"iteration {event['iteration']}: mean IoU {percent(event['miou'])}, pixel accuracy "
-            f"{percent(event['pixel_accuracy'])}, loss {event['loss']:.4f}{mark}"
-        )
+        scores = [f"{METRIC_NAMES[key].name} {percent(event[key])}" for key in _SHOWN if key in event]
+        self.say(f"iteration {event['iteration']}: {', '.join(scores)}, loss {event['loss']:.4f}{mark}")
 
     def advance(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that so many of so many are done, with rate and time left."""

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, share, view_options
+from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, share, table, view_options
 
 if TYPE_CHECKING:
     from pixelwise.engine.views import Fusion
+
+
+MOST_SHOWN = 20  # images of a classifier
 
 
 @click.command("predict", short_help="Segment images of any size.")
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Option of the model that beats the trained one and leaves the weights, such as output_stride=8.",
 )
+@click.option("--crops", type=int, help="Of an image classifier: 1 (the centre) or 10 (corners, centre, mirrored).")
 @json_option
 def command(
     run: Path,
@@ -59,12 +63,13 @@ def command(
     whole_image: bool,
     boxes: Path | None,
     settings: tuple[str, ...],
+    crops: int | None,
     as_json: bool,
 ) -> None:
     """Segment INPUTS (files, folders, patterns) with RUN, a run folder or model file.
 
     For each image NAME.png is written: class numbers, with a palette so that viewers show colours, at the
-    image's size.
+    image's size. An image classifier writes NAME.json and classes.csv with the probabilities of the classes.
 
     FILE of --boxes takes the place of DeconvNet's own proposals: a .csv file with the columns image, x1, y1, x2, y2
     and perhaps score (NAME,,,, for an image without boxes); a .json file {"NAME": [[x1, y1, x2, y2], ...], ...}; or a
@@ -95,6 +100,7 @@ def command(
             whole_image=whole_image,
             boxes=boxes,
             options=read_options(settings),
+            crops=crops,
             on_image=lambda done, total: reporter.advance("predicting", done, total),
         )
     finally:
@@ -104,8 +110,18 @@ def command(
         objects = {} if result.num_objects is None else {"num_objects": result.num_objects}
         seen = {} if result.num_boxes is None else {"num_boxes": result.num_boxes, "num_whole": result.num_whole}
         windows = {} if result.window is None else {"window": result.window, "num_windowed": result.num_windowed}
-        print_json({"outputs": [str(path) for path in result.outputs], **values, **objects, **seen, **windows})
+        outputs = [str(path) for path in result.outputs]
+        classes = (
+            {} if result.classes is None else {"classes": {name: one for name, (one, _) in result.classes.items()}}
+        )
+        print_json({"outputs": outputs, **values, **objects, **seen, **windows, **classes})
         return
+    if result.classes is not None:
+        rows = [("image", "class", "probability")]
+        rows += [(name, one, f"{value:.4f}") for name, (one, value) in list(result.classes.items())[:MOST_SHOWN]]
+        click.echo(table(rows, right=[2]))
+        if len(result.classes) > MOST_SHOWN:
+            click.echo(f"... and {len(result.classes) - MOST_SHOWN} more, in classes.csv")
     memory = "" if result.peak_memory_mb is None else f", {result.peak_memory_mb:.0f} MB at most"
     objects_found = "" if result.num_objects is None else f", {result.num_objects} objects"
     by_boxes = "" if result.num_boxes is None else f", seen box by box ({result.num_boxes} boxes)"

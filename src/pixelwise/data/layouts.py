@@ -130,6 +130,10 @@ def _unknown(root: Path) -> RequestError:
     found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     inside = [folder for folder in _folders(root) if _fits(root / folder)]
     hint = f"Did you mean {root / inside[0]}? " if inside else ""
+    from pixelwise.data.class_folder import holds_classes  # which reads names as this module does
+
+    if not inside and holds_classes(root):
+        hint = "It holds a folder for each class: train a classifier on it, such as --model resnet50. "
     return RequestError(f"{root} has no {'/ and no '.join(missing)}/ (it holds: {found}). {hint}{LAYOUT_HELP}")
 
 

@@ -6,7 +6,9 @@ whose shorter side was resized to 256, or on its four corners and centre and the
 
 Sources: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6 (random parts); Krizhevsky, Sutskever,
 Hinton, NIPS 2012, section 4.1 (ten crops); numbers and rounding as torchvision's `RandomResizedCrop`, `Resize`,
-`CenterCrop` and `FiveCrop`, with Pillow's bilinear filter, which averages where it shrinks.
+`CenterCrop` and `FiveCrop`, with Pillow's bilinear filter, which averages where it shrinks. The mirror images are those
+of the five crops, as in the paper; torchvision's `TenCrop` takes the centre of the mirrored image, which is one pixel
+beside it where the margins are odd.
 """
 
 from __future__ import annotations

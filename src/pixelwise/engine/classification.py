@@ -15,8 +15,9 @@ from pixelwise.data.class_scan import ClassCard, ClassDataset, scan_classes
 from pixelwise.data.loader import Batch
 from pixelwise.data.pictures import class_colours
 from pixelwise.data.resized_crop import CROP, RESIZED, ResizedCrops
+from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
-from pixelwise.engine.batch_norm import renormalise
+from pixelwise.engine.batch_norm import set_batch_norm
 from pixelwise.engine.beginning import Session, build_network, calibrate, plan_budget, use_threads, write_first_files
 from pixelwise.engine.classifier import Classifier
 from pixelwise.engine.config import ClassifierConfig
@@ -29,7 +30,7 @@ from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.errors import RequestError
 from pixelwise.losses.classification import class_loss
-from pixelwise.structures import SizeRule, size_rule_of
+from pixelwise.structures import ClassificationOutput, SizeRule, size_rule_of
 
 BATCH = 32  # images of a step
 FEWEST_STEPS = 4  # in a pass over the images
@@ -53,8 +54,13 @@ class ClassifierSession(Session[ClassItem]):
         labels = batch.labels.to(device, non_blocking=True)  # (N,)
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
-            logits = model(images).logits
-        return class_loss(logits, labels, config.loss)
+            logits = self.network(model)(images).logits
+        return class_loss(logits, labels, config.loss, total_of=processes.total)
+
+    def forward(self, model: nn.Module, images: torch.Tensor) -> ClassificationOutput:
+        """Return the logits of a training batch."""
+        output: ClassificationOutput = model(images)
+        return output
 
     def validate(self, model: nn.Module, items: Sequence[ClassItem]) -> ClassEvaluation:
         """Score a model on the central crops of items, and leave it in training mode."""
@@ -136,11 +142,10 @@ def build(plan: Plan[ClassifierConfig], dataset: ClassDataset, run: RunFolder) -
     crop = plan_crop(plan, card, size_rule_of(model))
     if plan.config.data.batch_size is None:
         plan_batch(plan, card, (crop, crop), max(1, min(BATCH, len(training) // FEWEST_STEPS)))
-    plan_batch_norm(plan, model)
+    plan_batch_norm(plan, model, in_channels=card.channels, window=(crop, crop))
     plan_rate(plan, model)
     config = plan.config
-    if config.batch_norm == "renorm":
-        renormalise(model)
+    set_batch_norm(model, config.batch_norm)
     model = model.to(config.device).to(memory_format=torch.channels_last).train()
     return ClassifierSession(
         config=config,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixelwise.data.images import AnyArray, read_image
 from pixelwise.data.resized_crop import crops_of, shorter_side
-from pixelwise.engine.model_file import ModelCard, load_model, model_file
+from pixelwise.engine.model_file import ModelCard, Option, load_model, model_file
 from pixelwise.engine.predict import checked_image, default_device
 from pixelwise.errors import RequestError
 from pixelwise.models import model_info
@@ -107,13 +107,15 @@ class Classifier:
         return f"{crops} of {side} x {side} ({where}) of the image resized to a shorter side of {shorter}"
 
 
-def load_classifier(run: Path | str, *, device: str | None = None) -> Classifier:
-    """Load the best model of a run folder, or a model file.
+def load_classifier(
+    run: Path | str, *, device: str | None = None, options: Mapping[str, Option] | None = None
+) -> Classifier:
+    """Load the best model of a run folder, or a model file; for options see `load_model`.
 
     Raises:
         RequestError: if there is none, or it is no image classifier.
     """
-    model, card = load_model(model_file(Path(run)), device=device or default_device())
+    model, card = load_model(model_file(Path(run)), device=device or default_device(), options=options)
     if model_info(card.model).task != "classification":
         raise RequestError(
             f"{run} holds {card.model}, which is no image classifier; accepted here: classifiers, such as resnet50. In "

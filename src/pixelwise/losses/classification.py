@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
@@ -21,11 +24,17 @@ class ClassLossConfig(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-def class_loss(logits: Tensor, labels: Tensor, config: ClassLossConfig) -> Tensor:
+def class_loss(
+    logits: Tensor, labels: Tensor, config: ClassLossConfig, *, total_of: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
     """Return the mean cross entropy of logits (N, K) against class ids, int64 (N,), in nats; a scalar.
+
+    `total_of` goes from a sum over these images to that over all of a batch, where other processes hold the rest.
 
     >>> import torch
     >>> round(float(class_loss(torch.zeros(1, 4), torch.tensor([2]), ClassLossConfig())), 4)
     1.3863
     """
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+    smoothing = config.label_smoothing
+    total = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum")
+    return total_of(total) / total_of(torch.full((), len(labels), device=logits.device))

@@ -39,5 +39,7 @@ METRIC_NAMES: Mapping[str, MetricName] = {
     "ap75": MetricName("mask AP75", "average precision of objects at an overlap of 75 %"),
     "pq": MetricName("panoptic quality", "objects found, times their overlap"),
     "dsb2018": MetricName("DSB 2018 score", "objects found, mean over overlaps from 50 to 95 %"),
+    "top1": MetricName("top-1 accuracy", "share of images whose likeliest class is right"),
+    "top5": MetricName("top-5 accuracy", "share of images whose class is among the five likeliest"),
     "ece": MetricName("calibration error", "gap between confidence and accuracy; 0 is best"),
 }

@@ -75,8 +75,8 @@ class Matrix:
     worst: list[Confusion]
 
 
-def confusion_matrix(metrics: Table, classes: Classes) -> Matrix | None:
-    """Return the confusion matrix (rows: truth, columns: prediction); None where there is no square one."""
+def confusion_matrix(metrics: Table, classes: Classes, *, unit: str = "pixels") -> Matrix | None:
+    """Return the confusion matrix (rows: truth, columns: prediction), counted in a unit; None where there is none."""
     counts = _counts(metrics)
     if not counts.size:
         return None
@@ -86,7 +86,7 @@ def confusion_matrix(metrics: Table, classes: Classes) -> Matrix | None:
     rows = enumerate(counts.tolist())
     return Matrix(
         names=names,
-        rows=[_matrix_row(index, row, names, smallest, numbered=numbered) for index, row in rows],
+        rows=[_matrix_row(index, row, names, smallest, numbered=numbered, unit=unit) for index, row in rows],
         numbered=numbered,
         smallest=percent(smallest),
         worst=_largest(counts, names, MOST_BY_SHARE, by_share=True),
@@ -127,14 +127,16 @@ def _largest(counts: Counts, names: list[str], number: int, *, by_share: bool = 
     ]
 
 
-def _matrix_row(index: int, counts: list[float], names: list[str], smallest: float, *, numbered: bool) -> MatrixRow:
+def _matrix_row(
+    index: int, counts: list[float], names: list[str], smallest: float, *, numbered: bool, unit: str
+) -> MatrixRow:
     """Return the cells of one true class; without numbers only those that one can see."""
     total = sum(counts)
     cells = []
     for column, pixels in enumerate(counts if total else []):
         share = pixels / total
         if numbered or share >= smallest:
-            title = f"{names[index]} → {names[column]}: {percent(share)} ({pixels:,.0f} pixels)"
+            title = f"{names[index]} → {names[column]}: {percent(share)} ({pixels:,.0f} {unit})"
             text = f"{100 * share:.0f}" if share >= smallest else ("·" if pixels else "")
             cells.append(Cell(column=column, share=round(share, 3), text=text, title=title))
     return MatrixRow(name=names[index], index=index, total=f"{total:,.0f}", cells=cells)

@@ -86,20 +86,21 @@ class Curves:
 
 
 def training_curves(files: RunFiles) -> Curves:
-    """Return the charts of loss, validation mean IoU and learning rate, all over the same iterations."""
+    """Return the charts of loss, validation score (mean IoU or top-1) and learning rate, over the same iterations."""
     loss, per_point = _merge(_values(files.training, "loss"))
     rate, _ = _merge(_values(files.training, "lr"))
     checked = _values(files.validation, "loss")
-    miou = [(x, 100 * y) for x, y in _values(files.validation, "miou")]
+    of_scores = {key: [(x, 100 * y) for x, y in _values(files.validation, key)] for key in ("miou", "top1")}
     iterations = [as_number(event.get("iteration")) or 0 for event in (*files.training, *files.validation)]
     last = max(iterations, default=0)
     losses = [
         Series(label="training", style="s1", points=loss),
         Series(label="validation", style="s2", points=checked, marked=True),
     ]
-    scores = [Series(label="validation", style="s2", points=miou, marked=True)]
+    miou, top1 = ([Series(label="validation", style="s2", points=of_scores[key], marked=True)] for key in of_scores)
     rates = [Series(label="learning rate", style="s1", points=rate)]
-    wanted = [("Loss", losses, True), ("Mean IoU, %", scores, False), ("Learning rate", rates, False)]
+    wanted = [("Loss", losses, True), ("Mean IoU, %", miou, False), ("Top-1 accuracy, %", top1, False)]
+    wanted.append(("Learning rate", rates, False))
     charts = [draw(title, series, last, may_log=log) for title, series, log in wanted if _has_points(series)]
     merged = f"Each point of the training curves is the mean of {per_point} logged values."
     return Curves(charts=charts, notes=_notes(files), remark=merged if per_point > 1 else "")
