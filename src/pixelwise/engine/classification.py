@@ -20,12 +20,13 @@ from pixelwise.engine.averaging import Average
 from pixelwise.engine.batch_norm import set_batch_norm
 from pixelwise.engine.beginning import Session, build_network, calibrate, plan_budget, use_threads, write_first_files
 from pixelwise.engine.classifier import Classifier
-from pixelwise.engine.config import ClassifierConfig
+from pixelwise.engine.config import RANDOM, ClassifierConfig
 from pixelwise.engine.evaluate_classes import ClassEvaluation, evaluate_classes
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.model_file import ModelCard
 from pixelwise.engine.plan import Clock, Plan, plan_batch, plan_length, plan_machine
 from pixelwise.engine.plan_data import plan_batch_norm, plan_normalisation
+from pixelwise.engine.plan_pretrained import plan_weights
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.errors import RequestError
@@ -108,7 +109,9 @@ def prepare(
     for line in dataset.card.decisions:
         listener.say(line)
     use_threads(config)
-    if config.data.normalise_per_image is None and config.data.mean is None and config.weights is None:
+    plan_weights(plan, dataset.card.channels)
+    data = plan.config.data
+    if data.normalise_per_image is None and data.mean is None and plan.config.weights in (None, RANDOM):
         plan.decide("brightness and colour may tell classes apart", normalise_per_image=False)
     dataset.card = dataset.card.model_copy(update={"normalisation": plan_normalisation(plan, dataset.card)})
     plan_budget(plan, listener)
