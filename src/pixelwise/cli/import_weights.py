@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--folded", is_flag=True, help="Batch normalisation is folded, though the file does not say so.")
 @click.option("--mean", metavar="B,G,R|FILE", help="Mean of the training images.  [default: the published one]")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the model.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the initialisation, with --trunk.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --trunk: of what is drawn.")
 @json_option
 def command(
     name: str,
@@ -44,6 +44,7 @@ def command(
     mmsegmentation or segmentation_models.pytorch, where their network is ours. Every tensor of the model is filled
     and everything in the file is used, or left out with a reason that is listed; else nothing is written. What the
     weights expect of images goes into the model file; Caffe's first convolution is turned from B, G, R to R, G, B.
+    With --trunk, DeepLab's smaller fc6 and fc7 are cut out of VGG-16's: which taps and filters stay is listed.
     """
     from pixelwise.backbones.state_file import is_state_file
     from pixelwise.engine.describe import read_options
@@ -154,6 +155,7 @@ def _json(done: Import) -> dict[str, Any]:
         ],
         "left_out": [{"layer": layer, "reason": why} for layer, why in done.conversion.left_out.items()],
         "identities": done.conversion.identities,
+        "cut_down": done.cut,
         "own_initialisation": list(done.conversion.own),
     }
 
@@ -163,6 +165,7 @@ def _text(done: Import) -> str:
     for use in done.conversion.used:
         rows.append((use.layer, use.type, " x ".join(map(str, use.shape)), use.module, use.note))
     notes = [f"left out: {layer}: {why}" for layer, why in done.conversion.left_out.items()]
+    notes += [f"cut down: {note}" for note in done.cut]
     if done.conversion.identities:
         notes.append(f"absorbed into the convolutions, so the identity: {_some(done.conversion.identities)}")
     if done.conversion.own:

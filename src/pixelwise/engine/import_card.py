@@ -35,6 +35,7 @@ def imported_card(
     ignore_index: int | None,
     normalisation: Normalisation,
     licence: str | None,
+    origin: str,
     options: Mapping[str, Option],
 ) -> ModelCard:
     """Describe imported weights; classes without known names or colours get numbers and distinct colours."""
@@ -52,6 +53,7 @@ def imported_card(
         scale=1.0,
         input_rule=size_rule_of(model).describe(),
         licence=licence,
+        origin=origin,
         iteration=0,
         metrics={},
     )

@@ -13,7 +13,9 @@ from pixelwise.engine.model_file import ModelCard, Option, build_twin, card_of, 
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable
 from pixelwise.registry import model_info
+from pixelwise.weights.catalogue import PUBLISHED
 from pixelwise.weights.convert_state import StateConversion, convert_state, recognise
+from pixelwise.weights.cut_down import cut_state
 from pixelwise.weights.state_catalogue import state_formats
 from pixelwise.weights.state_format import Images, Labels, StateFormat
 
@@ -31,6 +33,7 @@ class StateImport:
         within: what surrounded the tensors in the file; empty where nothing did.
         labels: what the weights were trained on.
         conversion: what became of each tensor.
+        cut: what was kept of the layers that were cut down, a sentence each; see `weights.cut_down`.
         card: of the model file.
         parameters: numbers taken from the file.
     """
@@ -40,18 +43,19 @@ class StateImport:
     within: str
     labels: Labels
     conversion: StateConversion
+    cut: list[str]
     card: ModelCard
     parameters: int
 
     def notes(self) -> list[str]:
-        """Say what was found around the tensors, and what was not there."""
+        """Say what was found around the tensors, what was not there, and what was cut down."""
         notes = [f"opened: {self.within}"] if self.within else []
         if self.conversion.counters:
             notes.append(
                 f"{self.conversion.counters} batch counters of normalisations, which the file lacks, start at 0; "
                 "nothing depends on them"
             )
-        return notes
+        return notes + [f"cut down: {note}" for note in self.cut]
 
 
 def import_state(
@@ -73,7 +77,7 @@ def import_state(
         num_classes: K; None counts the rows of the file's score layer.
         trunk: the file is an ImageNet classifier; the rest of the model keeps its initialisation.
         options: of the model; they beat those that the form of the file asks for.
-        seed: of the initialisation, for a start from a classifier.
+        seed: of the initialisation and of the filters that are drawn, for a start from a classifier.
 
     Raises:
         RequestError: if no form of the model's weights has the file's names, the file cannot be read or is not whole,
@@ -103,6 +107,8 @@ def import_state(
         else build_twin(name, options=wanted, **keywords)
     )
     conversion = convert_state(state, model, form, name=name)
+    published = PUBLISHED.get(name) if trunk else None
+    cut = cut_state(state, form, conversion, published.cut if published else (), model.state_dict(), seed=seed)
     model.load_state_dict(conversion.tensors, assign=True)
     card = imported_card(
         name,
@@ -113,6 +119,7 @@ def import_state(
         ignore_index=labels.ignore_index,
         normalisation=normalisation_of(labels.images),
         licence=form.licence,
+        origin="; ".join([f"{file.name} ({form.source})", *cut.notes]),
         options=wanted,
     )
     save_model(out, model, card)
@@ -122,6 +129,7 @@ def import_state(
         within=state.within,
         labels=labels,
         conversion=conversion,
+        cut=cut.notes,
         card=card,
         parameters=sum(conversion.tensors[taken.ours].numel() for taken in conversion.taken),
     )

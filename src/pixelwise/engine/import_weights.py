@@ -18,6 +18,7 @@ from pixelwise.registry import model_info
 from pixelwise.weights.caffemodel import CaffeNet, read_caffemodel, read_mean
 from pixelwise.weights.catalogue import published_weights
 from pixelwise.weights.convert import Conversion, convert
+from pixelwise.weights.cut_down import cut_caffe
 from pixelwise.weights.published import Mean, Published, TrainedOn
 
 ENDING = ".safetensors"
@@ -34,6 +35,7 @@ class Import:
         trained_on: what the weights have seen.
         mean: subtracted from images of 0..255, blue, green, red.
         conversion: what became of each layer.
+        cut: what was kept of the layers that were cut down, a sentence each; see `weights.cut_down`.
         card: of the model file.
         parameters: numbers taken from the file.
     """
@@ -43,6 +45,7 @@ class Import:
     trained_on: TrainedOn
     mean: Mean
     conversion: Conversion
+    cut: list[str]
     card: ModelCard
     parameters: int
 
@@ -70,7 +73,7 @@ def import_weights(
         folded: see `convert`.
         mean: "B,G,R" of 0..255, or a `.binaryproto` file, where the published mean is not the right one.
         options: of the model; they beat those that the published file asks for.
-        seed: of the initialisation, for a start from a classifier.
+        seed: of the initialisation and of the filters that are drawn, for a start from a classifier.
 
     Raises:
         RequestError: if the model has no published weights, the file cannot be read or is not this network's, or
@@ -93,6 +96,8 @@ def import_weights(
     build = partial(build_from_seed, seed) if trunk else build_twin
     model = build(name, num_classes=classes, in_channels=CHANNELS, options=wanted)
     conversion = convert(net, model, published, name=name, trunk=trunk, folded=folded)
+    parameters = sum(torch.Size(blob.shape).numel() for use in conversion.used for blob in net.layers[use.layer].blobs)
+    cut = cut_caffe(net, conversion, published.cut if trunk else (), model.state_dict(), seed=seed)
     model.load_state_dict(conversion.tensors, assign=True)
     card = imported_card(
         name,
@@ -103,19 +108,19 @@ def import_weights(
         ignore_index=trained_on.ignore_index,
         normalisation=normalisation(trained_on.mean),
         licence=published.licence,
+        origin="; ".join([f"{file.name} ({'ImageNet' if trunk else published.source})", *cut.notes]),
         options=wanted,
     )
     save_model(out, model, card)
-    taken = {use.layer for use in conversion.used}
-    shapes = [blob.shape for layer in net.layers.values() if layer.name in taken for blob in layer.blobs]
     return Import(
         output=out,
         source=published.source,
         trained_on=trained_on,
         mean=trained_on.mean,
         conversion=conversion,
+        cut=cut.notes,
         card=card,
-        parameters=sum(torch.Size(shape).numel() for shape in shapes),
+        parameters=parameters + sum(tensor.numel() for tensor in cut.tensors.values()),
     )
 
 

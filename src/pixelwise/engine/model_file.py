@@ -44,6 +44,7 @@ class ModelCard(BaseModel):
         crop: input (height, width) of the training windows; None for whole images, or where not noted.
         input_rule: legal input sizes, in words.
         licence: of the training data, where known.
+        origin: of imported weights: the file, and what was made of it; None for a training run.
         iteration: of the training run.
         metrics: on the validation set.
     """
@@ -66,6 +67,7 @@ class ModelCard(BaseModel):
     crop: tuple[int, int] | None = None
     input_rule: str
     licence: str | None
+    origin: str | None = None
     iteration: int
     metrics: dict[str, float | None]
 

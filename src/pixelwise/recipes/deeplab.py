@@ -15,8 +15,8 @@ ten images make a step, images are enlarged by one of five factors, and four los
 and of each of three scales.
 
 Departures: the originals fill images that are smaller than a window with the mean colour and ignored labels; here they
-are mirrored. With --trunk a smaller fc6 and fc7 start anew; the originals cut them out of VGG-16's, which
-`weights.cut_down` does.
+are mirrored. Smaller fc6 and fc7 are cut out of VGG-16's as in the paper, but which taps and filters the authors kept
+is not published; `weights.cut_down` says which stay here.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ SINGLE = Published(
     mean=MEAN,
     names={r"fc8_\w+": "fc8"},
     trunk=VGG16_TRUNK,
+    cut=("",),
     source="DeepLab v1: DeepLab, DeepLab-LargeFOV and their 7x7 and 4x4 relatives",
 )
 MULTI_SCALE = replace(SINGLE, images=("conv1_1", "data_conv"), source="DeepLab v1: DeepLab-MSc-LargeFOV")
@@ -32,6 +33,7 @@ ASPP = replace(
     SINGLE,
     score="fc8_1",
     names={r"fc8_\w+_([1-4])": r"fc8_\1"},
+    cut=("_1", "_2", "_3", "_4"),
     source="DeepLab v2: VGG-16 with ASPP",
 )
 RESNET = Published(

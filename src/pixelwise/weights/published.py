@@ -53,6 +53,7 @@ class Published:
         leave_out: regular expressions of layers that have no place in our model, and why.
         fold: biases without a place, and the bias to which they are added, which is the same function.
         trunk: layers that an ImageNet classifier must have to start the system from.
+        cut: endings of the fc6 and fc7 that are cut out of VGG-16's, where a start from it is to fill smaller ones.
         licence: of the published weights, where it is known.
         source: the files whose names these are.
     """
@@ -70,6 +71,7 @@ class Published:
     leave_out: Mapping[str, str] = field(default_factory=dict)
     fold: Mapping[str, str] = field(default_factory=dict)
     trunk: tuple[str, ...]
+    cut: tuple[str, ...] = ()
     licence: str | None = None
     source: str
 
