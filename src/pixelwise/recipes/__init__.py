@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, fcn, modern, segnet
+from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, fcn, fusionnet, gcn, modern, pspnet, segnet
 from pixelwise.recipes.recipe import Recipe, Stage
 
 __all__ = ["RECIPES", "Recipe", "Stage", "find_recipe"]
@@ -40,6 +40,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         deeplabv3.deeplabv3_resnet50,
         deeplabv3.deeplabv3_resnet101,
         deeplabv3.deeplabv3_cascade_resnet101,
+        pspnet.pspnet50_ade20k,
+        pspnet.pspnet101_voc,
+        pspnet.pspnet101_cityscapes,
+        pspnet.pspnet50_ade20k_paper,
+        gcn.gcn_voc,
+        gcn.gcn_cityscapes,
+        fusionnet.fusionnet,
     )
 }
 
