@@ -86,7 +86,8 @@ class BasicBlock(nn.Module):
         """Add what two convolutions make of x to x."""
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
-        return functional.relu(y + self.downsample(x), inplace=True)
+        y += self.downsample(x)  # in place: nothing else needs y
+        return functional.relu(y, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -110,7 +111,8 @@ class Bottleneck(nn.Module):
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         y = functional.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
-        return functional.relu(y + self.downsample(x), inplace=True)
+        y += self.downsample(x)  # in place: nothing else needs y
+        return functional.relu(y, inplace=True)
 
 
 def shortcut(source: int, target: int, stride: int) -> nn.Module:
