@@ -5,8 +5,8 @@
 
 Each measurement is a process of its own: the peak of its resident memory, less what it had before the network was
 built, and the least CPU time of a step, the first left out. The networks take turns. Weights and images are the same
-random ones, and so are the losses, which are compared. Ours runs as it is ("ours") and in the memory format that
-`pixelwise train` uses ("channels last"). A ratio below 1 means less than the original's.
+random ones, and so are the losses, which are compared. Ours has the memory format in which `pixelwise train` trains it.
+A ratio below 1 means less than the original's.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelwise.engine.memory_format import training_format
 from pixelwise.models import create_model
 
 SIDE, CLASSES, AUX_WEIGHT = 473, 150, 0.4
-NAMES = ("semseg", "ours", "channels last")
+NAMES = ("semseg", "ours")
 Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -70,7 +71,7 @@ def measure(given: argparse.Namespace) -> None:
     torch.manual_seed(0)
     before = peak()
     model, losses = original(given.semseg) if given.measure == "semseg" else ours()
-    layout = torch.channels_last if given.measure == "channels last" else torch.contiguous_format
+    layout = torch.contiguous_format if given.measure == "semseg" else training_format(model, "cpu")
     model.train().to(memory_format=layout)
     torch.manual_seed(1)
     for parameter in model.parameters():  # the same names in the same order

@@ -22,6 +22,7 @@ from pixelwise.engine.coarse import coarse_scores, labels_of_scores, score_margi
 from pixelwise.engine.config import TrainConfig
 from pixelwise.engine.evaluate import Evaluation, evaluate_items
 from pixelwise.engine.listener import Listener
+from pixelwise.engine.memory_format import format_of, training_format
 from pixelwise.engine.model_file import ModelCard
 from pixelwise.engine.plan import Clock, Plan, plan_length, plan_machine, plan_scale, plan_windows
 from pixelwise.engine.plan_data import plan_batch_norm, plan_class_weights, plan_foreground_crops, plan_normalisation
@@ -55,7 +56,7 @@ class SemanticSession(Session[Item]):
     def loss_of(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a scalar."""
         config, device = self.config, self.config.device
-        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = batch.images.to(device, non_blocking=True, memory_format=format_of(model))
         labels = batch.labels.to(device, non_blocking=True)
         weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
         half = getattr(torch, config.precision)
@@ -184,7 +185,7 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
     plan_batch_norm(plan, model, in_channels=card.channels, window=window)
     config = plan.config
     set_batch_norm(model, config.batch_norm)
-    model = model.to(config.device).to(memory_format=torch.channels_last).train()
+    model = model.to(config.device).to(memory_format=training_format(model, config.device)).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
     loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights, total_of=processes.total).to(
         config.device
