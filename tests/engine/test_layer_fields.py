@@ -94,6 +94,8 @@ def test_the_context_network_of_ten_layers_and_behind_a_front_end() -> None:
 
 
 def test_parts_refuse_what_they_do_not_take() -> None:
+    with pytest.raises(RequestError, match=r"unknown model 'context_basik'; closest names: context_basic.*modules are"):
+        describe("context_basik")
     with pytest.raises(RequestError, match=r"in_channels=3 of context_basic for 21 classes; accepted: 21"):
         describe("context_basic", num_classes=21, in_channels=3)
     with pytest.raises(RequestError, match=r"model 'context_basic' has no option 'layer'; closest: layers"):

@@ -13,8 +13,8 @@ from torch import nn
 from pixelwise.engine.layer_fields import field_of_view, fields_by_layer
 from pixelwise.engine.layer_table import Layer, layer_table, output_stride, receptive_fields
 from pixelwise.engine.model_file import Option, build_twin
-from pixelwise.errors import RequestError
-from pixelwise.models import model_info, model_options
+from pixelwise.errors import RequestError, closest
+from pixelwise.models import known_names, model_info, model_options
 from pixelwise.models.parts import PARTS, create_part, part_options
 from pixelwise.registry import ModelInfo
 from pixelwise.structures import classifier_strides_of, size_rule_of
@@ -104,6 +104,11 @@ def describe(
         options: the model's own options.
     """
     part = name in PARTS
+    if not part and name not in known_names():
+        raise RequestError(
+            f"unknown model {name!r}; closest names: {closest(name, [*known_names(), *PARTS])}. `pixelwise models` "
+            f"lists models; modules are {', '.join(PARTS)}."
+        )
     info = PARTS[name] if part else model_info(name)
     if in_channels is None:
         own = inspect.signature(info.build).parameters.get("in_channels")
