@@ -7,9 +7,11 @@ with the classifier's logits, on larger images a heat map.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pixelwise.errors import RequestError
+from pixelwise.layers.fully_connected import FullyConnected2d
 
 
 def as_kernel(weight: Tensor, window: int) -> Tensor:
@@ -34,10 +36,11 @@ def as_kernel(weight: Tensor, window: int) -> Tensor:
     return weight.reshape(weight.shape[0], -1, window, window)
 
 
-def convolutionalise(layer: nn.Linear, window: int) -> nn.Conv2d:
+def convolutionalise(layer: nn.Linear, window: int) -> FullyConnected2d:
     """Return a fully connected layer as a convolution with copies of its parameters; `as_kernel` says how."""
     kernel = as_kernel(layer.weight.detach(), window).clone()
-    convolution = nn.Conv2d(kernel.shape[1], kernel.shape[0], window, bias=layer.bias is not None, device="meta")
+    with torch.device("meta"):
+        convolution = FullyConnected2d(kernel.shape[1], kernel.shape[0], window, bias=layer.bias is not None)
     convolution.weight = nn.Parameter(kernel)
     if layer.bias is not None:
         convolution.bias = nn.Parameter(layer.bias.detach().clone())

@@ -39,12 +39,20 @@ class FullyConnected2d(nn.Conv2d):
         window: k.
         padding: zeros around the map.
         dilation: steps between the taps of the window.
+        bias: add one.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, window: int, *, padding: int = 0, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        window: int,
+        *,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, window, padding=padding, dilation=dilation)
+        super().__init__(in_channels, out_channels, window, padding=padding, dilation=dilation, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, O, h, w)."""
