@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixelwise.api import check, evaluate, load, look, predict, score, train
+    from pixelwise.crf.dense import dense_crf
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
     from pixelwise.structures import SegmentationOutput, SizeRule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "check": "pixelwise.api",
     "create_model": "pixelwise.models",
+    "dense_crf": "pixelwise.crf.dense",
     "describe": "pixelwise.engine.describe",
     "evaluate": "pixelwise.api",
     "list_models": "pixelwise.models",
@@ -34,6 +36,7 @@ __all__ = [
     "SizeRule",
     "check",
     "create_model",
+    "dense_crf",
     "describe",
     "evaluate",
     "list_models",
