@@ -16,7 +16,7 @@ from pixelwise.engine.plan_data import plan_batch_norm
 from pixelwise.engine.train import train
 from pixelwise.errors import RequestError
 from pixelwise.layers.frozen_batch_norm import freeze_batch_norm
-from pixelwise.models import create_model
+from pixelwise.models import create_model, model_info
 from pixelwise.structures import SegmentationOutput, SizeRule
 
 TINY = ("options.base_channels=2", "options.depth=2", "data.crop=[32,48]", "data.batch_size=2", "threads=1")
@@ -154,3 +154,16 @@ def test_frozen_without_weights_is_said(cells: Path) -> None:
     assert "statistics that no data gave" in plan.lines[0]
     with pytest.raises(RequestError, match="precise_batch_norm measures what batch_norm=frozen keeps"):
         build_config({"data": {"path": str(cells)}}, ("precise_batch_norm=2", "batch_norm=frozen"))
+
+
+@pytest.mark.parametrize("name", ["pspnet_resnet50", "deeplabv3_resnet50"])
+def test_global_poolings_in_batches_of_one(cells: Path, tmp_path: Path, name: str) -> None:
+    """PSPNet's bin of one and DeepLab's image pooling: corrected statistics train them, the batch's own cannot."""
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in model_info(name).debug.items()}
+    values = {"model": name, "options": options, "data": {"path": str(cells)}, "budget": {"iterations": 2}}
+    tiny = ("data.crop=[33,41]", "data.batch_size=1", "threads=1")
+    with pytest.raises(RequestError, match=rf"batches of 1: \S+ of {name} sees a single value per channel"):
+        train(build_config(values, (*tiny, "batch_norm=batch")), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    train(build_config(values, tiny), tmp_path / "run")
+    assert read_config(tmp_path / "run/config.yaml").batch_norm == "renorm"
