@@ -95,6 +95,12 @@ def test_missing_weights_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> No
     assert planned(transplant="other.safetensors").config.weights is None
 
 
+def test_weights_that_may_be_downloaded_are_not_taken_unasked() -> None:
+    plan = planned(model="unet_timm")
+    assert plan.config.weights == "random"
+    assert "--weights pretrained takes those of unet_timm, which may be downloaded" in plan.lines[0]
+
+
 def test_models_without_pretrained_weights_plan_nothing() -> None:
     plan = planned(model="unet_small")
     assert plan.config.weights is None
