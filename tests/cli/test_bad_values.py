@@ -9,12 +9,12 @@ import torch
 def test_unknown_model(refused, data, quick, tmp_path) -> None:
     message = refused("train", data, "--model", "unet-smal", "--out", tmp_path / "run", *quick).err
     assert "unknown model 'unet-smal'; closest names: unet_small" in message
-    assert "`pixelwise models` lists all of them" in message
+    assert "`pixelwise models` lists them" in message
     assert "closest names: unet" in refused("describe", "UNet").err
 
 
 def test_unknown_task(refused) -> None:
-    assert "unknown task 'semantics'; accepted: semantic." in refused("models", "--task", "semantics").err
+    assert "unknown task 'semantics'; accepted: classification, semantic." in refused("models", "--task", "semantics").err
 
 
 @pytest.mark.parametrize(
