@@ -22,14 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.augment import (
-    AugmentConfig,
-    microscopy,
-    mild,
-    photometric,
-    sample_rng,
-    sample_warp,
-)
+from pixelwise.data.augment import photometric, sample_rng, sample_warp
+from pixelwise.data.augment_config import AugmentConfig, microscopy, mild
 
 SIDE = 512
 Step = Callable[[int], object]

@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import ndimage
 
-from pixelwise.data.augment import (
-    AugmentConfig,
-    Warp,
-    microscopy,
-    mild,
-    no_augmentation,
-    photometric,
-    sample_rng,
-    sample_warp,
-)
+from pixelwise.data.augment import Warp, photometric, sample_rng, sample_warp
+from pixelwise.data.augment_config import AugmentConfig, microscopy, mild, no_augmentation
 from pixelwise.errors import RequestError
 
 EXACT = no_augmentation()
@@ -99,6 +91,32 @@ def test_flips_are_exact(field: str) -> None:
     assert min(found.values()) >= 15
 
 
+def test_quarter_turns_and_a_flip_give_eight_orientations_exactly() -> None:
+    image = random_image(13, 13, 3)
+    wanted = {np.rot90(side, turns).tobytes(): 0 for side in (image, image[:, ::-1]) for turns in range(4)}
+    config = quiet(quarter_turns=True, horizontal_flip=True)
+    for index in range(200):
+        warp = sample_warp(sample_rng(0, 0, index), config, image_size=(13, 13), output_size=(13, 13))
+        wanted[warp.image(image).tobytes()] += 1
+    assert len(wanted) == 8
+    assert min(wanted.values()) >= 12
+
+
+def test_a_quarter_turn_swaps_the_sides_of_a_crop() -> None:
+    image = random_image(20, 31, 1)
+    places = set()
+    for index in range(60):
+        rng = sample_rng(0, 0, index)
+        warp = sample_warp(rng, quiet(quarter_turns=True), image_size=(20, 31), output_size=(12, 20))
+        assert warp.map_x.min() >= 0
+        assert warp.map_x.max() <= 30
+        assert warp.map_y.min() >= 0
+        assert warp.map_y.max() <= 19
+        places.add((warp.map_x.max() - warp.map_x.min(), warp.map_y.max() - warp.map_y.min()))
+        assert warp.image(image).shape == (12, 20, 1)
+    assert places == {(19.0, 11.0), (11.0, 19.0)}
+
+
 @pytest.mark.parametrize("size", [(7, 9), (2, 3), (5, 1), (1, 1)])
 @pytest.mark.parametrize("interpolation", ["linear", "cubic"])
 def test_a_crop_larger_than_the_image_is_mirrored(size: tuple[int, int], interpolation: str) -> None:
@@ -170,6 +188,17 @@ def test_elastic_displacement_at_the_nodes_is_what_was_drawn(grid: int) -> None:
         (bent.map_y, plain.map_y, drawn[1]),
     ):
         np.testing.assert_allclose((map_bent - map_plain)[::step, ::step], nodes, atol=2e-4)
+
+
+def test_a_fading_field_is_still_at_the_border_and_moves_within() -> None:
+    config = quiet(elastic_sigma=4.0, elastic_grid=12, elastic_fades=True)
+    warp = sample_warp(sample_rng(0, 0, 0), config, image_size=(256, 256), output_size=(256, 256))
+    field = warp.map_x - np.arange(256, dtype=np.float32)
+    for border in (field[0], field[-1], field[:, 0], field[:, -1]):
+        np.testing.assert_allclose(border, 0, atol=1e-4)
+    assert np.abs(field[24:-24, 24:-24]).max() > 4
+    with pytest.raises(ValidationError, match=r"elastic_fades with elastic_grid=2.*accepted are grids from 3"):
+        AugmentConfig(elastic_fades=True, elastic_grid=2)
 
 
 def test_elastic_displacements_have_the_papers_deviation_and_do_not_fold() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.augment import AugmentConfig, microscopy, no_augmentation
+from pixelwise.data.augment_config import AugmentConfig, microscopy, no_augmentation
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.images import AnyArray
 from pixelwise.data.loader import Batch, Crops, batches

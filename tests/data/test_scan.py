@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.data.augment import microscopy, no_augmentation
+from pixelwise.data.augment_config import microscopy, no_augmentation
 from pixelwise.data.dataset import DatasetFile, open_dataset
 from pixelwise.data.loader import Crops, batches
 from pixelwise.data.scan import Dataset, scan

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pixelwise.data.augment import no_augmentation, sample_rng, sample_warp
+from pixelwise.data.augment import sample_rng, sample_warp
+from pixelwise.data.augment_config import no_augmentation
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.loader import Crops, batches
 from pixelwise.data.microscopy import write_microscopy

@@ -6,7 +6,8 @@ map reads its mirror image (`np.pad(mode="reflect")`, repeated as often as neede
 
 Sources: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 MICCAI 2015, arXiv 1505.04597, section 3.1 (elastic deformation: vectors drawn from N(0, 10 px) on a coarse
-3x3 grid, bicubic interpolation between them - not Simard's smoothed white noise) and section 2 (mirroring).
+3x3 grid, bicubic interpolation between them - not Simard's smoothed white noise) and section 2 (mirroring); Quan,
+Hildebrand, Jeong, "FusionNet", 2016, arXiv 1612.05360 (eight orientations, a finer grid that is still at the border).
 
 Axes: h, w = size in pixels, C = channels; maps hold x (column) and y (row) of the source image, in pixels.
 """
@@ -20,125 +21,11 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from scipy.special import ndtri
 
-from pixelwise.data.warp import IMAGE_DTYPES, Interpolation, Pixels, Size, Warp
+from pixelwise.data.augment_config import AugmentConfig
+from pixelwise.data.warp import IMAGE_DTYPES, Pixels, Size, Warp
 from pixelwise.errors import RequestError
-
-_LIMITS: dict[str, tuple[float, float, str]] = {
-    "scale": (0.1, 10.0, ""),
-    "scales": (0.1, 10.0, ""),
-    "aspect": (0.25, 4.0, ""),
-    "rotation": (0.0, 180.0, " degrees"),
-    "elastic_sigma": (0.0, 100.0, " px"),
-    "elastic_grid": (2, 32, " nodes a side"),
-    "noise": (0.0, 0.5, " of the full range"),
-    "noise_probability": (0.0, 1.0, ""),
-    "blur": (0.0, 10.0, " px"),
-    "blur_probability": (0.0, 1.0, ""),
-    "brightness": (0.0, 0.9, ""),
-    "contrast": (0.0, 0.9, ""),
-}
-
-
-class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
-    """How far training samples are changed; the defaults are mild and suit photographs and microscopy.
-
-    Every value is the largest change; the change of one sample is drawn evenly between none and that
-    (scale and aspect: evenly in their logarithm, so that 1/2 and 2 are equally likely).
-
-    >>> AugmentConfig(rotation=45).rotation
-    45.0
-    """
-
-    scale: tuple[float, float] = Field(
-        default=(0.75, 1.33), description="Least and largest magnification; 2 shows an object twice as long."
-    )
-    scales: tuple[float, ...] = Field(default=(), description="Magnifications of which one is drawn, besides scale.")
-    aspect: tuple[float, float] = Field(
-        default=(0.9, 1.1), description="Least and largest stretch of the width relative to the height."
-    )
-    rotation: float = Field(default=10.0, description="Largest rotation to either side, degrees.")
-    random_crop: bool = Field(default=True, description="Crop at a random place; false takes the centre of the image.")
-    horizontal_flip: bool = Field(default=True, description="Swap left and right in half of the samples.")
-    vertical_flip: bool = Field(default=False, description="Swap top and bottom in half of the samples.")
-    elastic_sigma: float = Field(
-        default=0.0,
-        description="Standard deviation of each component of the displacement at a grid node, pixels of the "
-        "image; 0 turns the elastic deformation off (U-Net: 10).",
-    )
-    elastic_grid: int = Field(
-        default=3, description="Nodes a side of the elastic grid, which spans the crop (U-Net: 3)."
-    )
-    interpolation: Interpolation = Field(
-        default="linear",
-        description="How images are read between pixels. Cubic keeps fine texture a little sharper and takes "
-        "three to six times as long, after which blur and noise hide most of the gain. Masks are nearest.",
-    )
-    blur: float = Field(default=1.0, description="Largest standard deviation of the Gaussian blur, pixels.")
-    blur_probability: float = Field(default=0.2, description="Share of samples that are blurred.")
-    brightness: float = Field(default=0.2, description="Largest relative change of all values, 0.2 = 20 %.")
-    contrast: float = Field(
-        default=0.2, description="Largest relative change of the distance of the values from their mean."
-    )
-    noise: float = Field(
-        default=0.02,
-        description="Largest standard deviation of Gaussian noise, fraction of the full range: 255 for "
-        "8-bit, 1 for float32, the image's own maximum for 16-bit images, which seldom use all bits.",
-    )
-    noise_probability: float = Field(default=0.2, description="Share of samples that get noise.")
-
-    @field_validator(*_LIMITS)
-    @classmethod
-    def _check_limits(cls, value: float | tuple[float, ...], info: ValidationInfo) -> float | tuple[float, ...]:
-        low, high, unit = _LIMITS[str(info.field_name)]
-        for number in value if isinstance(value, tuple) else (value,):
-            if not low <= number <= high:
-                raise ValueError(
-                    f"{info.field_name}={number:g}: accepted are {low:g} to {high:g}{unit}; "
-                    f"give a value inside that range"
-                )
-        if isinstance(value, tuple) and len(value) > 1 and value[0] > value[1]:
-            raise ValueError(
-                f"{info.field_name}=({value[0]:g}, {value[1]:g}): the least value comes first; "
-                f"give ({value[1]:g}, {value[0]:g})"
-            )
-        return value
-
-
-def no_augmentation() -> AugmentConfig:
-    """Return the setting that changes nothing: the warp copies the centre of the image."""
-    return AugmentConfig(
-        scale=(1.0, 1.0),
-        aspect=(1.0, 1.0),
-        rotation=0.0,
-        random_crop=False,
-        horizontal_flip=False,
-        blur=0.0,
-        brightness=0.0,
-        contrast=0.0,
-        noise=0.0,
-    )
-
-
-def mild() -> AugmentConfig:
-    """Return the defaults, for photographs and wherever up and down differ."""
-    return AugmentConfig()
-
-
-def microscopy(*, crop_side: int = 512) -> AugmentConfig:
-    """Return strong changes for images without a preferred direction.
-
-    Args:
-        crop_side: Shorter side of the crop, pixels. U-Net's 10 px belong to tiles of several hundred pixels;
-            below 160 px the displacement shrinks with the crop, since it would fold the image otherwise.
-    """
-    return AugmentConfig(
-        rotation=180.0,
-        vertical_flip=True,
-        elastic_sigma=min(10.0, crop_side / 16),
-    )
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -214,6 +101,8 @@ def sample_warp(
         for i in range(2)
     )
     nodes = rng.standard_normal((2, config.elastic_grid, config.elastic_grid)) * config.elastic_sigma
+    if config.elastic_fades:
+        nodes[:, [0, -1]] = nodes[:, :, [0, -1]] = 0
     basis = None
     if config.elastic_sigma > 0:
         basis = _cubic_basis(height, config.elastic_grid), _cubic_basis(width, config.elastic_grid)
@@ -288,6 +177,8 @@ def _sample_matrix(rng: np.random.Generator, config: AugmentConfig) -> NDArray[n
     cos, sin = math.cos(angle), math.sin(angle)
     stretch = np.array([scale * math.sqrt(aspect), scale / math.sqrt(aspect)])
     turn = np.array([[cos * flip_x, -sin * flip_y], [sin * flip_x, cos * flip_y]])
+    if config.quarter_turns:
+        turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), rng.integers(4)) @ turn
     return cast(NDArray[np.float64], turn / stretch[:, None])
 
 

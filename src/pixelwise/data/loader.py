@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
-from pixelwise.data.augment import AugmentConfig, photometric, sample_rng, sample_warp
+from pixelwise.data.augment import photometric, sample_rng, sample_warp
+from pixelwise.data.augment_config import AugmentConfig
 from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
 from pixelwise.data.items import ImageItem

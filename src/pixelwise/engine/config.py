@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pixelwise.data.augment import AugmentConfig
+from pixelwise.data.augment_config import AugmentConfig
 from pixelwise.data.resized_crop import ResizedCropConfig
 from pixelwise.engine.model_file import Option
 from pixelwise.engine.schedule import OptimizerConfig

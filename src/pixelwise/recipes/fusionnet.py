@@ -10,8 +10,8 @@ Published are windows of 640, the slice and 64 mirrored pixels on each side; eig
 learning rate of 2e-4 (of ports) and its decay, batches of one slice, cross entropy instead of a regression, and the
 widths of field and noise, 5 pixels and 0.1 of the full range. The length is not known: a budget must be given.
 
-Departures: mirroring gives four of the eight orientations, without quarter turns; the field does not fade towards the
-border, where the image is mirrored instead.
+Departures: the field is new for every window, where the original has one for each epoch; widths of the noise are even
+between none and 0.1.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def fusionnet() -> Recipe:
         **UNCHANGED,
         "model": "fusionnet",
         "augment.horizontal_flip": True,
-        "augment.vertical_flip": True,
+        "augment.quarter_turns": True,
         "augment.elastic_grid": 12,
+        "augment.elastic_fades": True,
         "augment.elastic_sigma": 5.0,
         "augment.noise": 0.1,
         "augment.noise_probability": 1.0,
