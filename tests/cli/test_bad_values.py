@@ -14,7 +14,9 @@ def test_unknown_model(refused, data, quick, tmp_path) -> None:
 
 
 def test_unknown_task(refused) -> None:
-    assert "unknown task 'semantics'; accepted: classification, semantic." in refused("models", "--task", "semantics").err
+    assert (
+        "unknown task 'semantics'; accepted: classification, semantic." in refused("models", "--task", "semantics").err
+    )
 
 
 @pytest.mark.parametrize(

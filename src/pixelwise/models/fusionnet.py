@@ -39,8 +39,8 @@ PAPER = (
     'in Connectomics", 2016'
 )
 UNVERIFIED = (
-    "reconstructed from the first author's later code and from ports, since the paper's text was not available: not "
-    "verified are the widths, the deconvolution's kernel, the initialisation and how units are chained"
+    "the first author's later code and ports, since the paper's text was not available; not verified are the widths, "
+    "the deconvolution's kernel, the initialisation and how units are chained"
 )
 
 Skip = Literal["sum", "mean"]

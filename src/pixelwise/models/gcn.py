@@ -43,7 +43,7 @@ PAPER = (
     'Network", CVPR 2017'
 )
 SOURCE = (
-    "reconstructed from the paper's figures and parameter counts, without original code: not verified are the "
+    "the paper's figures and parameter counts, without original code; not verified are the "
     "deconvolutions' kernel, the initialisation and the stride position of the ResNet"
 )
 
