@@ -74,7 +74,9 @@ def test_valid_network_tiles_equal_the_whole_pass(height: int, width: int, tile:
     size = tile if isinstance(tile, tuple) else (tile, tile)
     tiled = predict_logits(model, image, tile=size)
     assert whole.shape == (2, height, width)
-    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        tiled, whole, rtol=0, atol=3e-5
+    )  # of logits up to 6: kernels for other widths round otherwise
 
 
 def test_unaligned_tiles_would_differ() -> None:
