@@ -154,6 +154,26 @@ def test_scale_is_the_magnification(scale: float) -> None:
     np.testing.assert_allclose(np.diff(warp.map_y, axis=0), 1 / scale, rtol=1e-5)
 
 
+def test_scale_is_drawn_evenly_or_in_its_logarithm() -> None:
+    for draw, mean in (("even", 1.25), ("logarithmic", 1.5 / np.log(4))):
+        config, found = quiet(scale=(0.5, 2.0), scale_draw=draw), []
+        for index in range(400):
+            warp = sample_warp(sample_rng(0, 0, index), config, image_size=(99, 99), output_size=(3, 3))
+            found.append(1 / (warp.map_x[0, 1] - warp.map_x[0, 0]))
+        assert 0.5 <= min(found) < 0.52
+        assert 1.95 < max(found) <= 2.0001
+        assert np.mean(found) == pytest.approx(mean, abs=0.07)
+
+
+def test_inside_is_what_is_not_mirrored() -> None:
+    warp = sample_warp(sample_rng(0, 0, 0), EXACT, image_size=(3, 5), output_size=(5, 5))
+    assert warp.inside().tolist() == [[False] * 5, *[[True] * 5] * 3, [False] * 5]
+    turned = sample_warp(sample_rng(0, 0, 3), quiet(rotation=45.0), image_size=(20, 20), output_size=(40, 40))
+    marked = np.full((20, 20), 7, np.uint8)
+    inside = ndimage.map_coordinates(marked, [turned.map_y, turned.map_x], order=0, mode="grid-constant", cval=0) == 7
+    np.testing.assert_array_equal(turned.inside(), inside)
+
+
 def test_aspect_stretches_the_width_and_keeps_the_area() -> None:
     config = quiet(aspect=(1.21, 1.21))
     warp = sample_warp(sample_rng(0, 0, 0), config, image_size=(99, 99), output_size=(31, 31))

@@ -136,6 +136,17 @@ def test_image_labels_and_weights_follow_the_same_warp(dataset: Dataset) -> None
     assert len(seen) > 8
 
 
+def test_labels_beyond_the_image_are_ignored_on_request(dataset: Dataset) -> None:
+    height, width = SIZE
+    for ignored in (None, -100):
+        sample = crops(dataset, no_augmentation(), crop=(height + 4, width), ignored_beyond=ignored)[0]
+        beyond = torch.cat([sample.labels[:2], sample.labels[-2:]])
+        assert bool((beyond == -100).all()) == (ignored is not None)
+        item = next(item for item in dataset.folder.split("train") if item.name == sample.name)
+        np.testing.assert_array_equal(sample.labels[2:-2].numpy(), dataset.labels(item))
+        assert sample.image[:, :2].any()  # mirrored all the same
+
+
 def test_windows_of_scaled_images(dataset: Dataset) -> None:
     windows = crops(dataset, no_augmentation(), crop=(10, 12), scale=0.5)
     sample = windows[0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +16,19 @@ def test_poly_goldens() -> None:
     config = OptimizerConfig(lr=2.0, power=0.9, warmup=0.0)
     rates = [learning_rate(config, i, 1000) / 2 for i in (0, 500, 900, 1000)]
     assert rates == pytest.approx([1, 0.535887, 0.125893, 0], abs=1e-6)
+
+
+def test_epochs_as_unit() -> None:
+    """DRN: 0.01 * 0.1 ** (epoch // 100), and 0.01 * (1 - epoch / epochs) ** 0.9; here an epoch has 92 31/32 steps."""
+    per_epoch = Fraction(2975, 32)
+    steps = OptimizerConfig(lr=0.01, warmup=0, schedule="step", step=100, unit="epoch")
+    poly = OptimizerConfig(lr=0.01, warmup=0, schedule="poly", unit="epoch")
+    for iteration in (0, 92, 93, 9296, 9297, 18_593, 18_594, 23_242):
+        epoch = int(iteration / (2975 / 32))
+        found = learning_rate(steps, iteration, 23_243, per_epoch=per_epoch)
+        assert found == pytest.approx(0.01 * 0.1 ** (epoch // 100))
+        found = learning_rate(poly, iteration, 23_243, per_epoch=per_epoch)
+        assert found == pytest.approx(0.01 * (1 - epoch / 250) ** 0.9, rel=1e-2)
 
 
 @given(st.integers(1, 3000), st.floats(0, 0.5), st.sampled_from(["poly", "constant"]), st.floats(0.5, 2))

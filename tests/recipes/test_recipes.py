@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pixelwise import api
 from pixelwise.data.folder import FolderItem, write_dataset_folder
 from pixelwise.engine.config import build_config
 from pixelwise.engine.listener import Silent
-from pixelwise.engine.schedule import freeze, parameter_factors
+from pixelwise.engine.schedule import freeze, learning_rate, parameter_factors
 from pixelwise.errors import RequestError
 from pixelwise.recipes import RECIPES, find_recipe
 from pixelwise.registry import create_model, model_info
@@ -125,6 +126,37 @@ def test_deeplab_on_resnet_numbers() -> None:
     assert (second["optimizer.lr"], second["options.output_stride"], second["batch_norm"]) == (0.001, 8, "frozen")
     assert (first["data.batch_size"], first["data.crop"], first["budget.iterations"]) == (16, (513, 513), 30_000)
     assert find_recipe("deeplabv3_resnet101").stages[1].start == "previous"
+
+
+def test_drn_numbers() -> None:
+    """drn.md (f): windows of 896 and 840, batches of 32 and 16, 250 and 500 epochs, Cityscapes' own normalisation."""
+    for name in ("drnseg_d_22", "drnseg_d_105"):
+        (stage,) = find_recipe(name).stages
+        config = build_config({**stage.values(), "data": {**stage.values()["data"], "path": "."}})
+        optimizer, data = config.optimizer, config.data
+        assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.unit) == (0.01, 0.9, 1e-4, "epoch")
+        assert data.mean == pytest.approx((73.9757, 83.6608, 73.1758), abs=1e-3)
+        assert data.std == pytest.approx((46.6533, 47.5742, 47.0411), abs=1e-3)
+        assert data.ignore_beyond
+        large = name == "drnseg_d_105"
+        assert (data.crop, data.batch_size) == (((840, 840), 16) if large else ((896, 896), 32))
+        assert config.budget.epochs == (500 if large else 250)
+        assert (optimizer.schedule, optimizer.step) == (("poly", None) if large else ("step", 100))
+        assert (config.augment.rotation, config.augment.scale) == ((10, (0.5, 2)) if large else (0, (1, 1)))
+        assert config.batch_norm == ("sync" if large else "batch")
+    rates = [learning_rate(optimizer, i, 92_500, per_epoch=Fraction(185)) for i in (0, 184, 185, 92_499)]
+    assert rates == pytest.approx([0.01, 0.01, 0.01 * (499 / 500) ** 0.9, 0.01 * (1 / 500) ** 0.9])
+
+
+def test_drn_at_tiny_size(data: Path, tmp_path: Path) -> None:
+    """Turned and shrunken images that are smaller than their window, the rest of which is ignored."""
+    tiny = ["options.base_channels=4", "options.blocks=[1,1,1,1,1,1,1,1]", "data.crop=[64,64]", "data.batch_size=2"]
+    budget = ["budget.epochs=2", "val_every=3", "threads=1"]
+    result = api.train(data, recipe="drnseg_d_105", out=tmp_path / "run", settings=[*tiny, *budget])
+    assert result.iterations == 3
+    log = [json.loads(line) for line in (result.run / "log.jsonl").read_text().splitlines()]
+    rates = [event["lr"] for event in log if "lr" in event]
+    assert rates == pytest.approx([0.01, 0.01, 0.01 * 0.5**0.9])  # one and a half steps an epoch
 
 
 def test_staged_fcn_at_tiny_size(data: Path, tmp_path: Path) -> None:

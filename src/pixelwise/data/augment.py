@@ -167,7 +167,10 @@ def _check_sizes(config: AugmentConfig, image_size: Size, output_size: Size) -> 
 def _sample_matrix(rng: np.random.Generator, config: AugmentConfig) -> NDArray[np.float64]:
     """Return the (2, 2) matrix from output offsets (x, y) to source offsets, pixels."""
     draws = rng.random(5)
-    scale = _log_uniform(config.scale, draws[0])
+    low, high = config.scale
+    scale = (
+        _log_uniform(config.scale, draws[0]) if config.scale_draw == "logarithmic" else low + (high - low) * draws[0]
+    )
     if config.scales:
         scale *= config.scales[rng.integers(len(config.scales))]
     aspect = _log_uniform(config.aspect, draws[1])

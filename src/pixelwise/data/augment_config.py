@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
@@ -28,7 +28,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     """How far training samples are changed; the defaults are mild and suit photographs and microscopy.
 
     Every value is the largest change; the change of one sample is drawn evenly between none and that
-    (scale and aspect: evenly in their logarithm, so that 1/2 and 2 are equally likely).
+    (scale and aspect: evenly in their logarithm, so that 1/2 and 2 are equally likely; see `scale_draw`).
 
     >>> AugmentConfig(rotation=45).rotation
     45.0
@@ -38,6 +38,10 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         default=(0.75, 1.33), description="Least and largest magnification; 2 shows an object twice as long."
     )
     scales: tuple[float, ...] = Field(default=(), description="Magnifications of which one is drawn, besides scale.")
+    scale_draw: Literal["logarithmic", "even"] = Field(
+        default="logarithmic",
+        description="Whether scale is drawn evenly in its logarithm or evenly: from 1/2 to 2 the mean is 1.08 or 1.25.",
+    )
     aspect: tuple[float, float] = Field(
         default=(0.9, 1.1), description="Least and largest stretch of the width relative to the height."
     )

@@ -100,6 +100,7 @@ class Crops(TorchDataset[Sample]):
         common_class: index of the most frequent class.
         rule: the model's; whole images get the smallest legal size that covers them, and are mirrored beyond.
         beyond: pixels by which a window may reach over each border of the image, which is mirrored there.
+        ignored_beyond: label of what a window shows beyond the image; None takes the mirrored labels.
         replacement: draw every image independently, instead of shuffling once an epoch.
         targets: from labels and object ids (H, W) to the labels to train on and their weights (H, W); None takes the
             labels as they are, without weights.
@@ -116,6 +117,7 @@ class Crops(TorchDataset[Sample]):
     common_class: int = 0
     rule: SizeRule = field(default_factory=SizeRule)
     beyond: int = 0
+    ignored_beyond: int | None = None
     replacement: bool = False
     targets: Targets | None = None
     _scaled: dict[str, tuple[AnyArray, AnyArray, AnyArray | None]] = field(default_factory=dict, repr=False)
@@ -135,9 +137,12 @@ class Crops(TorchDataset[Sample]):
         normalisation = self._normalisation(item, image)
         window = photometric(rng, self.augment, normalisation.unit(warp.image(image)))
         inner = warp.centre(self.margin)
+        wanted = inner.labels(labels).astype(np.int64)
+        if self.ignored_beyond is not None:
+            wanted[~inner.inside()] = self.ignored_beyond
         return Sample(
             torch.from_numpy(normalisation.standardise(window)).permute(2, 0, 1),  # (C, h, w)
-            torch.from_numpy(inner.labels(labels).astype(np.int64)),  # (h', w')
+            torch.from_numpy(wanted),  # (h', w')
             None if weights is None else torch.from_numpy(inner.weights(weights)),
             item.name,
         )

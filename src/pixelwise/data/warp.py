@@ -100,6 +100,13 @@ class Warp:
         self._check(weights, "weights", ndim=2, dtypes=IMAGE_DTYPES[2:])
         return self._read(weights, "linear")
 
+    def inside(self) -> NDArray[np.bool_]:
+        """Return which pixels of the crop show the image itself and not its mirror image, (h', w')."""
+        height, width = self.image_size
+        on_rows = (self.map_y >= -0.5) & (self.map_y <= height - 0.5)
+        found: NDArray[np.bool_] = on_rows & (self.map_x >= -0.5) & (self.map_x <= width - 0.5)
+        return found
+
     def centre(self, margin: int) -> Warp:
         """Return the warp of the central part, `margin` pixels less on every side.
 

@@ -83,6 +83,7 @@ class DataConfig(SourceConfig):
         whole_images: train on whole images of their own size, not on windows.
         beyond: pixels by which a window may reach over each border of the image, which is mirrored there; for networks
             that lose so many, so that they are also trained on what lies at the border.
+        ignore_beyond: what a window shows beyond the image, mirrored, does not count in the loss.
         foreground_crops: share of the windows that are laid over a pixel of a class other than the most frequent one.
     """
 
@@ -90,6 +91,7 @@ class DataConfig(SourceConfig):
     crop: tuple[int, int] | None = None
     whole_images: bool = False
     beyond: int = Field(0, ge=0)
+    ignore_beyond: bool = False
     foreground_crops: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")

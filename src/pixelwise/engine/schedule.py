@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from typing import Literal, Self
 
 import torch
@@ -45,8 +46,9 @@ class OptimizerConfig(BaseModel):
         weight_decay: on weights; biases and normalisation parameters are left out.
         schedule: "poly": lr * (1 - t) ** power after the warm-up, with t from 0 to 1; "constant" (Caffe: fixed);
             "step": lr * gamma ** (iteration // step).
+        unit: "iteration"; or "epoch": the rate changes at the beginning of an epoch only, and `step` counts epochs.
         power: exponent of "poly".
-        step: iterations between two drops of "step".
+        step: iterations (or epochs) between two drops of "step".
         gamma: factor of a drop.
         warmup: share of the iterations in which the rate rises linearly from 0.
         clip_norm: largest norm of the gradient, longer ones are scaled down; 0 switches it off.
@@ -65,6 +67,7 @@ class OptimizerConfig(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-2, ge=0, allow_inf_nan=False)
     schedule: Literal["poly", "constant", "step"] = "poly"
+    unit: Literal["iteration", "epoch"] = "iteration"
     power: float = Field(0.9, gt=0, allow_inf_nan=False)
     step: int | None = Field(None, ge=1)
     gamma: float = Field(0.1, gt=0, le=1)
@@ -85,12 +88,17 @@ class OptimizerConfig(BaseModel):
         return self
 
 
-def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> float:
-    """Return the rate of an iteration, counted from 0, of a run of so many.
+def learning_rate(
+    config: OptimizerConfig, iteration: int, iterations: int, *, per_epoch: Fraction = Fraction(1)
+) -> float:
+    """Return the rate of an iteration, counted from 0, of a run of so many, of which an epoch has `per_epoch`.
 
     >>> config = OptimizerConfig(lr=1.0, warmup=0, power=0.9)
     >>> [round(learning_rate(config, i, 100), 6) for i in (0, 50, 90, 100)]
     [1.0, 0.535887, 0.125893, 0.0]
+    >>> config = OptimizerConfig(lr=1.0, warmup=0, power=0.9, unit="epoch")
+    >>> [round(learning_rate(config, i, 100, per_epoch=Fraction(25)), 6) for i in (0, 24, 50, 74, 99)]
+    [1.0, 1.0, 0.535887, 0.535887, 0.287175]
     >>> config = OptimizerConfig(lr=1.0, warmup=0, schedule="step", step=9000)
     >>> [round(learning_rate(config, i, 20000), 6) for i in (8999, 9000, 18000)]
     [1.0, 0.1, 0.01]
@@ -100,10 +108,13 @@ def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> f
         return config.lr * ((iteration + 1) / warmup)
     if config.schedule == "constant":
         return config.lr
+    begun: int | Fraction = iteration
+    if config.unit == "epoch":
+        begun = iteration // per_epoch * (1 if config.schedule == "step" else per_epoch)
     if config.schedule == "step":
         assert config.step is not None
-        return config.lr * math.pow(config.gamma, iteration // config.step)
-    left = 1 - (iteration - warmup) / max(1, iterations - warmup)
+        return config.lr * math.pow(config.gamma, begun // config.step)
+    left = 1 - float(max(begun - warmup, 0)) / max(1, iterations - warmup)
     return config.lr * math.pow(max(left, 0.0), config.power)
 
 

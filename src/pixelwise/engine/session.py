@@ -32,6 +32,7 @@ from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.schedule import build_optimizer
 from pixelwise.engine.targets import Separation, background_of
 from pixelwise.errors import RequestError
+from pixelwise.losses.cross_entropy import NOTHING_IGNORED
 from pixelwise.losses.segmentation import SegmentationLoss, class_weights, most_frequent_class
 from pixelwise.structures import SegmentationOutput, aux_weights_of, size_rule_of
 
@@ -187,7 +188,8 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
     set_batch_norm(model, config.batch_norm)
     model = model.to(config.device).to(memory_format=training_format(model, config.device)).train()
     weights = class_weights(config.loss.class_weights, card.pixel_counts["train"], card.classes)
-    loss = SegmentationLoss(config.loss, ignore_index=card.ignore_index, weights=weights, total_of=processes.total).to(
+    ignored = NOTHING_IGNORED if card.ignore_index is None and config.data.ignore_beyond else card.ignore_index
+    loss = SegmentationLoss(config.loss, ignore_index=ignored, weights=weights, total_of=processes.total).to(
         config.device
     )
     crops = Crops(
@@ -197,6 +199,7 @@ def build(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder) -> Semantic
         margin=score_margin(model) if config.train_on == "scores" else rule.margin,
         rule=rule,
         beyond=config.data.beyond,
+        ignored_beyond=ignored if config.data.ignore_beyond else None,
         replacement=config.data.replacement,
         scale=config.data.scale or 1.0,
         augment=config.augment,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -87,6 +88,7 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
     assert config.data.batch_size is not None
     assert config.data.num_workers is not None
     accumulate = config.optimizer.accumulate
+    per_epoch = Fraction(len(session.crops.items), config.data.batch_size * accumulate)
     log_every = max(1, config.iterations // LOG_POINTS)
     begun = time.perf_counter() - progress.seconds
     stream = batches(
@@ -100,7 +102,7 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
     )
     with catching_interrupt() as interrupted:
         for step in zip(*[stream] * accumulate, strict=True):  # so many batches make one step
-            rate = learning_rate(config.optimizer, progress.iteration, config.iterations)
+            rate = learning_rate(config.optimizer, progress.iteration, config.iterations, per_epoch=per_epoch)
             set_rate(session.optimizer, rate)
             set_momentum(model, progress.iteration, config.iterations)
             loss = session.step(model, session.optimizer, step)

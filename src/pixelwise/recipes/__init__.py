@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, fcn, fusionnet, gcn, modern, pspnet, segnet
+from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, drn, fcn, fusionnet, gcn, modern, pspnet, segnet
 from pixelwise.recipes.recipe import Recipe, Stage
 
 __all__ = ["RECIPES", "Recipe", "Stage", "find_recipe"]
@@ -47,6 +47,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         gcn.gcn_voc,
         gcn.gcn_cityscapes,
         fusionnet.fusionnet,
+        drn.drnseg_a_50,
+        drn.drnseg_c_26,
+        drn.drnseg_c_42,
+        drn.drnseg_d_22,
+        drn.drnseg_d_38,
+        drn.drnseg_d_105,
     )
 }
 
