@@ -229,7 +229,7 @@ def test_cascade_plan_ends_where_it_is_told() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "aspp"}, "head='aspp'; accepted: 'paper' or 'torchvision'"),
+        ({"head": "aspp"}, "head='aspp'; accepted: 'paper', 'torchvision', 'smp'"),
         ({"rates": ()}, r"rates=\[\]; accepted: whole numbers from 1"),
         ({"rates": (6, 0.5)}, r"rates=\[6, 0\.5\]; accepted"),
         ({"dropout": 1.0}, "dropout=1.0; accepted: 0 up to"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pixelwise.backbones.resnet import ResNet
 from pixelwise.data.known import VOC_CLASSES
@@ -142,3 +143,84 @@ def test_torchvisions_names_start_pspnet_with_its_stem_and_the_gcn(name: str, tm
     assert torch.equal(stem, theirs["conv1.weight"])
     assert len(done.conversion.taken) == len(theirs) - 2
     assert card.options.get("stem") == ("7x7" if name.startswith("pspnet") else None)
+
+
+def mmsegmentations_pspnet(num_classes: int) -> nn.ModuleDict:
+    """Return mmsegmentation's pspnet_r50-d8, with fewer units, from its configuration: its names, torchvision's parts.
+
+    Source: configs/_base_/models/pspnet_r50-d8.py, decode_heads/psp_head.py and backbones/resnet.py (ResNetV1c).
+    """
+    resnet = pytest.importorskip("torchvision.models.resnet")
+    trunk = resnet.ResNet(resnet.Bottleneck, [1, 2, 2, 2], replace_stride_with_dilation=[False, True, True])
+    stem = [layer for source, width, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 1)) for layer in
+            (nn.Conv2d(source, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())]  # fmt: skip
+
+    def unit(source: int, width: int, kernel: int) -> nn.ModuleDict:
+        layers = {
+            "conv": nn.Conv2d(source, width, kernel, padding=kernel // 2, bias=False),
+            "bn": nn.BatchNorm2d(width),
+        }
+        return nn.ModuleDict(layers)
+
+    stages = {f"layer{index}": trunk.get_submodule(f"layer{index}") for index in range(1, 5)}
+    decoder = {
+        "psp_modules": nn.ModuleList(
+            nn.ModuleList([nn.AdaptiveAvgPool2d(side), unit(2048, 512, 1)]) for side in (1, 2, 3, 6)
+        ),
+        "bottleneck": unit(4096, 512, 3),
+        "conv_seg": nn.Conv2d(512, num_classes, 1),
+    }
+    auxiliary = {"convs": nn.ModuleList([unit(1024, 256, 3)]), "conv_seg": nn.Conv2d(256, num_classes, 1)}
+    return nn.ModuleDict(
+        {
+            "backbone": nn.ModuleDict({"stem": nn.Sequential(*stem), **stages}),
+            "decode_head": nn.ModuleDict(decoder),
+            "auxiliary_head": nn.ModuleDict(auxiliary),
+        }
+    )
+
+
+def run_mmsegmentations(net: Any, images: Tensor) -> Tensor:
+    def convolve(unit: Any, x: Tensor) -> Tensor:
+        return functional.relu(unit["bn"](unit["conv"](x)))
+
+    x = functional.max_pool2d(net["backbone"]["stem"](images), 3, 2, 1)
+    for index in range(1, 5):
+        x = net["backbone"][f"layer{index}"](x)
+    head = net["decode_head"]
+    levels = [convolve(unit, pool(x)) for pool, unit in head["psp_modules"]]
+    levels = [functional.interpolate(level, x.shape[2:], mode="bilinear", align_corners=False) for level in levels]
+    scores = head["conv_seg"](convolve(head["bottleneck"], torch.cat([x, *levels], dim=1)))
+    return functional.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+def test_mmsegmentations_pspnet(tmp_path: Path) -> None:
+    theirs = randomised(mmsegmentations_pspnet(19))
+    state = {"meta": {"epoch": 3}, "state_dict": theirs.state_dict()}
+    done, (ours, card) = imported("pspnet_resnet50", state, tmp_path, options={"blocks": (1, 2, 2, 2)})
+    assert done.conversion.left_out == {}
+    assert card.classes[0] == "road"
+    assert card.options["variant"] == "mmsegmentation"
+    images = torch.randn(1, 3, 64, 100)  # no 8 n + 1
+    with torch.no_grad():
+        wanted = run_mmsegmentations(theirs, images)
+        torch.testing.assert_close(ours(images).logits, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+
+
+def smps_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our DeepLab v3 with the head "smp" as segmentation_models.pytorch names its own."""
+    rules = {"backbone.": "encoder.", "classifier.0.": "decoder.aspp.", "classifier.1.": "decoder.conv."}
+    rules |= {"classifier.2.": "decoder.bn.", "classifier.4.": "segmentation_head.0."}
+    renamed = {}
+    for key, value in state.items():
+        old = next(prefix for prefix in rules if key.startswith(prefix))
+        renamed[rules[old] + key.removeprefix(old)] = value
+    return renamed
+
+
+def test_smps_deeplabv3(tmp_path: Path) -> None:
+    debug = {"base_channels": 4, "blocks": (1, 1, 1, 1)}
+    theirs = randomised(create_model("deeplabv3_resnet50", num_classes=5, head="smp", **debug)).state_dict()
+    _, (ours, card) = imported("deeplabv3_resnet50", smps_names(theirs), tmp_path, options=debug)
+    assert card.options["head"] == "smp"
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.state_dict().items())

@@ -13,13 +13,14 @@ Axes: N batch, C image channels, K classes, H and W input size, b base channels 
 Weights do not depend on the output stride: the paper trains at 16 and tests at 8, where all rates double. Rates are
 given as at output stride 16, multi-grid factors as the paper writes them.
 
-Two heads. "paper" is Fig. 5: the pyramid and a 1x1 classifier; cell i lies on pixel s i, as 513 = 16 * 32 + 1 gives 33
+Three heads. "paper" is Fig. 5: the pyramid and a 1x1 classifier; cell i lies on pixel s i, 513 = 16 * 32 + 1 gives 33
 cells, and images of other sizes get zeros at the bottom and the right up to that form, as the authors' code fills them
 with the mean colour; 58,040,661 parameters on ResNet-101 for 21 classes. "torchvision" is the network of
 `torchvision.models.segmentation`: a 3x3 convolution of 256 channels more, output stride 8, no multi-grid, the rate of
 a stage from its second unit on, dropout 0.5, interpolation with align_corners=False that stretches the cells over any
 size, an auxiliary classifier on the third stage; its weights load and its logits are equal. State-dict names are
-torchvision's in both.
+torchvision's in all. "smp" is segmentation_models.pytorch's copy of that head: all units of a dilated stage have its
+rate, no auxiliary classifier, interpolation with align_corners=True.
 
 From the authors' code (tensorflow/models, research/deeplab, 05ccaf8), where the paper is silent: dropout of 0.1 behind
 the pyramid, interpolation with align_corners. Departures: their ResNet has a stage's stride in its last 3x3
@@ -50,7 +51,8 @@ SOURCE = (
 )
 RATES_AT = 16  # output stride for which rates are written
 
-HeadName = Literal["paper", "torchvision"]
+HeadName = Literal["paper", "torchvision", "smp"]
+Grid = Literal["anchored", "stretched", "corners"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,15 @@ class Form:
     first_rate: FirstRate
     dropout: float
     aux: bool
+    grid: Grid
 
 
 FORMS = {
-    "paper": Form(output_stride=16, multi_grid=(1, 2, 4), first_rate="own", dropout=0.1, aux=False),
-    "torchvision": Form(output_stride=8, multi_grid=(1, 1, 1), first_rate="previous", dropout=0.5, aux=True),
+    "paper": Form(output_stride=16, multi_grid=(1, 2, 4), first_rate="own", dropout=0.1, aux=False, grid="anchored"),
+    "torchvision": Form(
+        output_stride=8, multi_grid=(1, 1, 1), first_rate="previous", dropout=0.5, aux=True, grid="stretched"
+    ),
+    "smp": Form(output_stride=8, multi_grid=(1, 1, 1), first_rate="own", dropout=0.5, aux=False, grid="corners"),
 }
 
 
@@ -130,7 +136,8 @@ class DeepLabV3(nn.Module):
         in_channels: C.
         num_classes: K.
         output_stride: of the trunk.
-        anchored: cell i lies on pixel s i; else the cells are stretched over the image, as torchvision does.
+        grid: "anchored", cell i lies on pixel s i; "stretched", cells cover the image (align_corners=False);
+            "corners", the first and the last cell lie on the first and the last pixel (align_corners=True).
     """
 
     def __init__(
@@ -142,13 +149,13 @@ class DeepLabV3(nn.Module):
         in_channels: int,
         num_classes: int,
         output_stride: int,
-        anchored: bool,
+        grid: Grid,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.output_stride = output_stride
-        self.anchored = anchored
+        self.grid = grid
         self.size_rule = SizeRule(period=output_stride)
         self.backbone = backbone
         self.classifier = classifier
@@ -158,12 +165,14 @@ class DeepLabV3(nn.Module):
 
     def upsample(self, scores: Tensor, images: Tensor, stride: int) -> Tensor:
         """Interpolate scores (N, K, h, w), whose cells are so many pixels apart, to (N, K, H, W)."""
-        return zoom(scores, stride, size=images.shape[2:]) if self.anchored else stretch(scores, images)
+        if self.grid == "anchored":
+            return zoom(scores, stride, size=images.shape[2:])
+        return stretch(scores, images, corners=self.grid == "corners")
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Segment float images (N, C, H, W) into logits (N, K, H, W)."""
         check_images(images, in_channels=self.in_channels, size_rule=self.size_rule)
-        stages = self.backbone.stages(pad_to_grid(images, self.output_stride) if self.anchored else images)
+        stages = self.backbone.stages(pad_to_grid(images, self.output_stride) if self.grid == "anchored" else images)
         logits = self.upsample(self.classifier(stages.layer4), images, self.output_stride)
         if not (self.training and self.aux_weights):
             return SegmentationOutput(logits)
@@ -191,7 +200,7 @@ def build(
         in_channels: C.
         base_channels: b; the pyramid has 4b channels.
         blocks: units of the trunk's stages.
-        head: "paper" or "torchvision".
+        head: "paper", "torchvision" or "smp".
         output_stride: 8, 16 or 32.
         rates: of the pyramid at output stride 16; at 8 they double.
         multi_grid: factors on the rates of the last stage's units.
@@ -216,7 +225,7 @@ def build(
         rates=[max(1, rate * RATES_AT // stride) for rate in rates],
         dropout=form.dropout if dropout is None else dropout,
     )
-    extra = convolution(width, width, 3) if head == "torchvision" else []
+    extra = convolution(width, width, 3) if head != "paper" else []
     return DeepLabV3(
         backbone=backbone,
         classifier=nn.Sequential(pyramid, *extra, nn.Conv2d(width, num_classes, 1)),
@@ -224,14 +233,14 @@ def build(
         in_channels=in_channels,
         num_classes=num_classes,
         output_stride=stride,
-        anchored=head == "paper",
+        grid=form.grid,
     )
 
 
 def check_head(head: str, rates: Sequence[int], dropout: float | None) -> None:
     """Refuse an unknown head and impossible rates."""
     if head not in FORMS:
-        raise RequestError(f"head={head!r}; accepted: 'paper' or 'torchvision'. Give one of them.")
+        raise RequestError(f"head={head!r}; accepted: {', '.join(map(repr, FORMS))}. Give one of them.")
     if not rates or any(isinstance(rate, float) or rate < 1 for rate in rates):
         raise RequestError(
             f"rates={list(rates)}; accepted: whole numbers from 1, such as [6, 12, 18]. Give such a list."

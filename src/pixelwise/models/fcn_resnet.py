@@ -89,9 +89,9 @@ class FCNResNet(nn.Module):
         return SegmentationOutput(logits, (stretch(self.aux_classifier(stages.layer3), images),))
 
 
-def stretch(scores: Tensor, images: Tensor) -> Tensor:
-    """Interpolate scores (N, K, h, w) to the images' size (H, W), as torchvision does."""
-    return functional.interpolate(scores, size=images.shape[2:], mode="bilinear", align_corners=False)
+def stretch(scores: Tensor, images: Tensor, *, corners: bool = False) -> Tensor:
+    """Interpolate scores (N, K, h, w) to the images' size (H, W), as torchvision does; `corners` aligns them."""
+    return functional.interpolate(scores, size=images.shape[2:], mode="bilinear", align_corners=corners)
 
 
 @register(

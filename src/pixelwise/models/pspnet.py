@@ -14,13 +14,15 @@ State-dict names are those of hszhao/semseg, whose checkpoints load once their p
 
 Axes: N batch, C image channels, K classes, H and W input size, b base channels (64); f = (H - 1) / 8 + 1 cells.
 
-Two releases differ, and `variant` names them:
+Released networks differ, and `variant` names them:
 
 - "semseg", the default: strides on the 3x3 convolutions, dropout of whole channels, batch statistics renewed by a
   tenth;
 - "caffe" (hszhao/PSPNet): dropout of single numbers, batch statistics renewed by a twentieth. Its ResNet-50 has the
   stride of layer2 on the 1x1 convolution, as in He et al., so that its weights make another function of semseg's
-  network, though every shape agrees; its ResNet-101 has it on the 3x3.
+  network, though every shape agrees; its ResNet-101 has it on the 3x3;
+- "mmsegmentation": maps are interpolated with align_corners=False, so that any size is legal, and the first unit of a
+  dilated stage keeps the rate of the stage before. Its weights have the stem "v1c", half as wide.
 
 Caffe also joins the pooled maps from six bins to one; `import-weights` reorders the weights that read them.
 
@@ -31,13 +33,13 @@ an eighth. `output_stride` 16 and 32 are ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixelwise.backbones.resnet import BLOCKS, ResNet, StrideOn
+from pixelwise.backbones.resnet import BLOCKS, ResNet, Stem, StrideOn
 from pixelwise.errors import RequestError
 from pixelwise.layers.zoom import zoom
 from pixelwise.registry import register
@@ -52,9 +54,8 @@ BINS = (1, 2, 3, 6)
 AUX_WEIGHT = 0.4  # Table 2
 DROPOUT = 0.1
 
-Variant = Literal["semseg", "caffe"]
+Variant = Literal["semseg", "caffe", "mmsegmentation"]
 Pool = Literal["avg", "max"]
-Stem = Literal["deep", "7x7"]
 
 
 class PyramidPooling(nn.Module):
@@ -65,10 +66,12 @@ class PyramidPooling(nn.Module):
         bins: regions a side, of each level.
         pool: what a region is reduced to, its average or its maximum.
         reduce: give each level c / (number of levels) channels by a 1x1 convolution; False keeps c.
+        corners: interpolate between the centres of the corner regions, else with align_corners=False.
     """
 
-    def __init__(self, channels: int, *, bins: Sequence[int], pool: Pool, reduce: bool) -> None:
+    def __init__(self, channels: int, *, bins: Sequence[int], pool: Pool, reduce: bool, corners: bool = True) -> None:
         super().__init__()
+        self.corners = corners
         width = channels // len(bins) if reduce else channels
         self.out_channels = channels + len(bins) * width
         self.features = nn.ModuleList()
@@ -78,9 +81,9 @@ class PyramidPooling(nn.Module):
             self.features.append(nn.Sequential(regions, *(reduction if reduce else [])))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Append what each level says, interpolated between the centres of the corner regions."""
+        """Append what each level says, interpolated to the map's size."""
         levels = [
-            functional.interpolate(level(x), x.shape[2:], mode="bilinear", align_corners=True)
+            functional.interpolate(level(x), x.shape[2:], mode="bilinear", align_corners=self.corners)
             for level in self.features
         ]
         return torch.cat([x, *levels], dim=1)
@@ -92,7 +95,7 @@ def classifier(source: int, width: int, num_classes: int, *, dropout: float, var
         nn.Conv2d(source, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        nn.Dropout2d(dropout) if variant == "semseg" else nn.Dropout(dropout),
+        nn.Dropout(dropout) if variant == "caffe" else nn.Dropout2d(dropout),
         nn.Conv2d(width, num_classes, 1),
     )
 
@@ -109,7 +112,7 @@ class PSPNet(nn.Module):
         pool, reduce: see `PyramidPooling`.
         aux_weight: of the auxiliary loss; 0 leaves its classifier out.
         dropout: before both classifiers' last layers.
-        stem: "deep", three 3x3 convolutions, or the "7x7" of He et al.
+        stem: "deep" or "v1c", three 3x3 convolutions, or the "7x7" of He et al.
         variant: which release, see above.
         stride_on: which convolution of a bottleneck has the stride.
         output_stride: input pixels per cell.
@@ -140,19 +143,23 @@ class PSPNet(nn.Module):
             output_stride=output_stride,
             stem=stem,
             stride_on=stride_on,
-            first_rate="own",
+            first_rate="previous" if variant == "mmsegmentation" else "own",
         )
-        _check(trunk.out_channels, bins, aux_weight, dropout, stem=stem, pool=pool, variant=variant)
+        _check(trunk.out_channels, bins, aux_weight, dropout, pool=pool, variant=variant)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.output_stride = output_stride
-        self.size_rule = SizeRule(step=output_stride, offset=1, period=output_stride)
+        self.corners = variant != "mmsegmentation"
+        grid = SizeRule(step=output_stride, offset=1, period=output_stride)
+        self.size_rule = grid if self.corners else SizeRule(period=output_stride)
         self.aux_weights = (aux_weight,) if aux_weight else ()
         self.layer0 = stem_of(trunk)
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
-        pyramid = PyramidPooling(trunk.out_channels, bins=bins, pool=pool, reduce=reduce) if bins else None
-        channels = pyramid.out_channels if pyramid else trunk.out_channels  # 4096 or 2048
-        self.ppm = pyramid or nn.Identity()
+        channels = trunk.out_channels  # 2048
+        self.ppm: nn.Module = nn.Identity()
+        if bins:
+            self.ppm = PyramidPooling(channels, bins=bins, pool=pool, reduce=reduce, corners=self.corners)
+            channels = self.ppm.out_channels  # 4096
         self.cls = classifier(channels, 8 * base_channels, num_classes, dropout=dropout, variant=variant)
         if aux_weight:
             self.aux = classifier(16 * base_channels, 4 * base_channels, num_classes, dropout=dropout, variant=variant)
@@ -169,10 +176,16 @@ class PSPNet(nn.Module):
         layer2 = self.layer2(self.layer1(self.layer0(images)))  # (N, 8b, f, f)
         layer3 = self.layer3(layer2)  # (N, 16b, f, f)
         pooled = self.ppm(self.layer4(layer3))  # (N, 64b, f, f)
-        logits = zoom(self.cls(pooled), self.output_stride)  # (N, K, H, W)
+        logits = self.upsample(self.cls(pooled), images)
         if not (self.training and self.aux_weights):
             return SegmentationOutput(logits)
-        return SegmentationOutput(logits, (zoom(self.aux(layer3), self.output_stride),))
+        return SegmentationOutput(logits, (self.upsample(self.aux(layer3), images),))
+
+    def upsample(self, scores: Tensor, images: Tensor) -> Tensor:
+        """Interpolate scores (N, K, f, f) to the images' size, (N, K, H, W)."""
+        if self.corners:
+            return zoom(scores, self.output_stride)
+        return functional.interpolate(scores, images.shape[2:], mode="bilinear", align_corners=False)
 
 
 def stem_of(trunk: ResNet) -> nn.Sequential:
@@ -191,7 +204,7 @@ def renew_by(model: nn.Module, share: float) -> None:
 
 
 def _check(channels: int, bins: Sequence[int], aux_weight: float, dropout: float, **choices: str) -> None:
-    accepted = {"stem": ("deep", "7x7"), "pool": ("avg", "max"), "variant": ("semseg", "caffe")}
+    accepted = {"pool": get_args(Pool), "variant": get_args(Variant)}
     for key, value in choices.items():
         if value not in accepted[key]:
             raise RequestError(f"{key}={value!r}; accepted: {' or '.join(map(repr, accepted[key]))}. Give one of them.")

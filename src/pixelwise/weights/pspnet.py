@@ -47,4 +47,27 @@ CLASSIFIER = StateFormat(
 STEM_7X7 = resnet_trunk(
     {r"conv1\.(.+)": r"layer0.0.\1", r"bn1\.(.+)": r"layer0.1.\1"}, options={"stem": "7x7", "variant": "semseg"}
 )
-FORMATS = {name: (segmentation(aux=True), segmentation(aux=False), CLASSIFIER, STEM_7X7) for name in NAMES}
+# pspnet_r50-d8 and its like, whose ResNet is "V1c"; there is none of 269 layers.
+MMSEGMENTATION = StateFormat(
+    library="mmsegmentation",
+    marks=("backbone.stem.0.weight", "decode_head.psp_modules.0.1.conv.weight", "auxiliary_head.conv_seg.weight"),
+    score="decode_head.conv_seg.weight",
+    names={
+        r"backbone\.stem\.(.+)": r"layer0.\1",
+        r"backbone\.(layer\d\..+)": r"\1",
+        r"decode_head\.psp_modules\.(\d)\.1\.conv\.(.+)": r"ppm.features.\1.1.\2",
+        r"decode_head\.psp_modules\.(\d)\.1\.bn\.(.+)": r"ppm.features.\1.2.\2",
+        r"decode_head\.bottleneck\.conv\.(.+)": r"cls.0.\1",
+        r"decode_head\.bottleneck\.bn\.(.+)": r"cls.1.\1",
+        r"decode_head\.conv_seg\.(.+)": r"cls.4.\1",
+        r"auxiliary_head\.convs\.0\.conv\.(.+)": r"aux.0.\1",
+        r"auxiliary_head\.convs\.0\.bn\.(.+)": r"aux.1.\1",
+        r"auxiliary_head\.conv_seg\.(.+)": r"aux.4.\1",
+    },
+    options={"variant": "mmsegmentation", "stem": "v1c"},
+    labels=LABELS,
+    licence="Apache-2.0 (mmsegmentation)",
+    source="mmsegmentation's pspnet of this depth, d8",
+)
+SEMSEG = (segmentation(aux=True), segmentation(aux=False), CLASSIFIER, STEM_7X7)
+FORMATS = {name: SEMSEG if name.endswith("269") else (*SEMSEG, MMSEGMENTATION) for name in NAMES}
