@@ -20,7 +20,7 @@ from pixelwise.engine.listener import Silent
 from pixelwise.engine.schedule import freeze, learning_rate, parameter_factors
 from pixelwise.errors import RequestError
 from pixelwise.recipes import RECIPES, find_recipe
-from pixelwise.registry import create_model, model_info
+from pixelwise.registry import create_model, list_models, model_info
 from pixelwise.structures import size_rule_of
 
 CAMVID = (
@@ -81,8 +81,9 @@ def test_every_stage_is_a_configuration_of_a_model_that_fits(name: str, stage: A
     freeze(config.optimizer, model)
     assert any(parameter.requires_grad for parameter in model.parameters())
     if config.data.crop is not None:
-        size_rule_of(model).check(*config.data.crop)
-    assert (config.train_on == "scores") <= hasattr(model, "scores")
+        crop = config.data.crop
+        size_rule_of(model).check(*(crop if isinstance(crop, tuple) else (crop, crop)))
+    assert (getattr(config, "train_on", "logits") == "scores") <= hasattr(model, "scores")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -146,6 +147,24 @@ def test_drn_numbers() -> None:
         assert config.batch_norm == ("sync" if large else "batch")
     rates = [learning_rate(optimizer, i, 92_500, per_epoch=Fraction(185)) for i in (0, 184, 185, 92_499)]
     assert rates == pytest.approx([0.01, 0.01, 0.01 * (499 / 500) ** 0.9, 0.01 * (1 / 500) ** 0.9])
+
+
+def test_drn_for_imagenet_numbers() -> None:
+    """drn.md (f): batches of 256, 120 epochs, 0.1 and a tenth of it every 30 epochs."""
+    for name in list_models("classification"):
+        if name.startswith("drn_"):
+            (stage,) = find_recipe(name).stages
+            config = build_config({**stage.values(), "data": {**stage.values()["data"], "path": "."}})
+            assert (config.model, config.data.crop, config.data.batch_size, config.budget.epochs) == (
+                name,
+                224,
+                256,
+                120,
+            )
+            optimizer = config.optimizer
+            assert (optimizer.momentum, optimizer.weight_decay, optimizer.norm_decay) == (0.9, 1e-4, "all")
+            rates = [learning_rate(optimizer, i, 1200, per_epoch=Fraction(10)) for i in (0, 299, 300, 600, 1199)]
+            assert rates == pytest.approx([0.1, 0.1, 0.01, 1e-3, 1e-4])
 
 
 def test_drn_at_tiny_size(data: Path, tmp_path: Path) -> None:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.recipes import deconvnet, deeplab, deeplabv3, dilation, drn, fcn, fusionnet, gcn, modern, pspnet, segnet
+from pixelwise.recipes import (
+    deconvnet,
+    deeplab,
+    deeplabv3,
+    dilation,
+    drn,
+    drn_imagenet,
+    fcn,
+    fusionnet,
+    gcn,
+    modern,
+    pspnet,
+    segnet,
+)
 from pixelwise.recipes.recipe import Recipe, Stage
 
 __all__ = ["RECIPES", "Recipe", "Stage", "find_recipe"]
@@ -47,6 +60,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         gcn.gcn_voc,
         gcn.gcn_cityscapes,
         fusionnet.fusionnet,
+        drn_imagenet.drn_a_18,
+        drn_imagenet.drn_a_34,
+        drn_imagenet.drn_a_50,
+        drn_imagenet.drn_b_26,
+        drn_imagenet.drn_c_26,
+        drn_imagenet.drn_c_42,
+        drn_imagenet.drn_c_58,
+        drn_imagenet.drn_d_22,
+        drn_imagenet.drn_d_38,
+        drn_imagenet.drn_d_54,
+        drn_imagenet.drn_d_105,
         drn.drnseg_a_50,
         drn.drnseg_c_26,
         drn.drnseg_c_42,
