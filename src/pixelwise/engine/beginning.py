@@ -25,6 +25,7 @@ from pixelwise.engine.plan import DEFAULT_MINUTES, AnyConfig, Clock, Costs, Plan
 from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer, freeze
+from pixelwise.engine.start import classifier_card, said, take_from_classifier, weights_file
 from pixelwise.files import write_atomically
 
 CALIBRATION_SHARE = 0.02  # of a time budget
@@ -195,13 +196,17 @@ def build_network(plan: Plan[AnyConfig], *, num_classes: int, in_channels: int) 
     """Build the model that the plan names, with the weights that it starts from and the layers that it freezes."""
     config = plan.config
     torch.manual_seed(config.seed)
+    classifier, file = classifier_card(config), weights_file(config)
+    weights = None if config.weights == RANDOM or classifier else str(file) if file else config.weights
     model = build_model(
         config.model,
         num_classes=num_classes,
         in_channels=in_channels,
-        weights=None if config.weights == RANDOM else config.weights,
+        weights=weights,
         options=config.options,
     )
+    if classifier is not None:
+        plan.note(said(classifier, take_from_classifier(config, classifier, model, in_channels=in_channels)))
     if config.transplant:
         copied = transplant(read_weights(Path(config.transplant)), model)
         plan.note(f"transplant = {config.transplant} ({len(copied.copied)} tensors taken, {len(copied.new)} are new)")

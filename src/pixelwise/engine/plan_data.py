@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from torch import nn
 
@@ -15,6 +14,7 @@ from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import RANDOM, TrainConfig
 from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
+from pixelwise.engine.start import classifier_card, image_statistics, weights_file
 from pixelwise.errors import RequestError
 from pixelwise.layers.frozen_batch_norm import FrozenBatchNorm2d
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
@@ -27,6 +27,7 @@ MUCH_SMALLER = 0.5  # of the image's area
 
 def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation:
     """Settle how images become network input; the data card says what suits the data."""
+    _as_the_classifier(plan, card)
     mean = _published_mean(plan, card)
     if mean is not None:
         plan.decide("as the published weights want their images", mean=mean)
@@ -39,12 +40,26 @@ def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation
     return card.normalisation.model_copy(update={"per_image": plan.config.data.normalise_per_image})
 
 
+def _as_the_classifier(plan: Plan[AnyConfig], card: ImagesCard) -> None:
+    """Bring images as the classifier saw them whose trunk is taken, unless the configuration says how."""
+    data, classifier = plan.config.data, classifier_card(plan.config)
+    if classifier is None or data.mean or data.normalise_per_image is not None or card.dtype != "uint8":
+        return
+    reason = "as the classifier of the weights saw its images"
+    statistics = image_statistics(classifier)
+    if statistics is not None and classifier.in_channels == card.channels:
+        plan.decide(reason, mean=statistics[0], std=statistics[1])
+    elif classifier.normalisation.per_image:
+        plan.decide(reason, normalise_per_image=True)
+
+
 def _published_mean(plan: Plan[AnyConfig], card: ImagesCard) -> tuple[float, ...] | None:
     """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
     config = plan.config
     if config.weights in (None, PRETRAINED) or config.data.mean or config.data.normalise_per_image is not None:
         return None
-    given = card_of(Path(str(config.weights)))
+    file = weights_file(config)
+    given = None if file is None else card_of(file)
     if given is None or given.in_channels != card.channels:
         return None
     normalisation = given.normalisation
