@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -141,6 +142,11 @@ def test_two_processes_train_as_one(cells: Path, tmp_path: Path, batch: int, kin
     first, second = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-4, rtol=1e-4)
+    told = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert [score["name"] for score in told[0]["per_image"]] == [score["name"] for score in told[1]["per_image"]]
+    counts = [np.array(scores["confusion_matrix"]) for scores in told]
+    assert counts[0].sum() == counts[1].sum()
+    assert np.abs(counts[0] - counts[1]).sum() < 1e-3 * counts[0].sum()  # pixels on the edge between two classes
     names = {path.name for path in (tmp_path / "one").iterdir()} | {"report.html"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.engine.evaluate import Confusions, Scorer
+from pixelwise.engine.evaluate import Confusions, Scorer, merged
 from pixelwise.engine.objects import given_objects
 from pixelwise.engine.scoring import METRICS, Case, Known, check_metrics
 from pixelwise.errors import RequestError
@@ -113,3 +113,23 @@ def test_the_largest_confusions_name_the_image_that_shows_them_best() -> None:
         {"truth": "a", "prediction": "b", "pixels": 5, "share": 0.5, "image": "two"},
         {"truth": "c", "prediction": "a", "pixels": 1, "share": 0.1, "image": "one"},
     ]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_images_that_are_dealt_out_have_the_scores_of_all(parts: int) -> None:
+    """The last of seven parts has none; images 0 and 3 are alike, so that either could show a confusion best."""
+    scorers = [
+        Scorer(Known(classes=("a", "b", "c"), ignore_index=3), (), with_probabilities=True) for _ in range(parts + 1)
+    ]
+    for number in range(6):
+        rng = np.random.default_rng(number % 3)
+        chances = torch.from_numpy(rng.random((3, 9, 11)).astype(np.float32))
+        probabilities, truth = chances / chances.sum(dim=0), rng.integers(0, 4, (9, 11))
+        case = Case(labels=probabilities.argmax(dim=0).numpy(), truth=truth, probabilities=probabilities)
+        for scorer in (scorers[-1], scorers[number % parts]):
+            scorer.add(f"image{number}", case)
+    wanted = scorers[-1].result({"split": "val"}).to_json()
+    found = merged(scorers[:-1]).result({"split": "val"}).to_json()
+    assert found.pop("metrics") == pytest.approx(wanted.pop("metrics"))  # sums in another order
+    assert found.pop("calibration")["mce"] == pytest.approx(wanted.pop("calibration")["mce"])
+    assert found == wanted

@@ -119,7 +119,7 @@ class Session(Generic[AnyItem]):
         raise NotImplementedError
 
     def validate(self, model: nn.Module, items: Sequence[AnyItem]) -> Judgement:
-        """Score a model on items, and leave it in training mode."""
+        """Score a model on items, which several processes share, and leave it in training mode; all get all scores."""
         raise NotImplementedError
 
     def model_card(self, iteration: int, metrics: dict[str, float | None]) -> ModelCard:

@@ -67,7 +67,7 @@ class ClassifierSession(Session[ClassItem]):
         """Score a model on the central crops of items, and leave it in training mode."""
         model.eval()
         classifier = Classifier(model=model, card=self.model_card(0, {}))
-        evaluation = evaluate_classes(classifier, self.dataset, items, split="val")
+        evaluation = evaluate_classes(classifier, self.dataset, items, split="val", share=processes.share())
         model.train()
         return evaluation
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pixelwise.data.dataset import Item
 from pixelwise.data.images import AnyArray
 from pixelwise.data.scan import Dataset
+from pixelwise.engine import processes
 from pixelwise.engine.given_boxes import GivenBoxes
 from pixelwise.engine.objects import Objects, find_objects, given_objects, object_rule
 from pixelwise.engine.predict import Segmenter
@@ -82,9 +83,12 @@ def evaluate_items(
     metrics: Sequence[str] = (),
     views: Views | None = None,
     boxes: GivenBoxes | None = None,
+    share: tuple[int, int] = (0, 1),
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every item and compare it with its labels, at their own size.
+
+    With a share (k, n) this process takes every n-th item from k on, and all n of them end with the scores of all.
 
     Args:
         segmenter: the model.
@@ -94,6 +98,7 @@ def evaluate_items(
         metrics: names of scores beside those of the confusion matrix and the calibration.
         views: how images are looked at; None sees them once, in their own size.
         boxes: what an instance-wise model sees of each item, in place of its own proposals.
+        share: number of this process and of all, which score together; without metrics of their own.
         on_image: called with the number of images done.
     """
     card, views = segmenter.card, views or Views()
@@ -103,7 +108,7 @@ def evaluate_items(
     names = check_metrics(metrics, known)
     rule = object_rule(card) if set(names) & set(OBJECTS) else None
     scorer = Scorer(known, names, with_probabilities=True)
-    for done, item in enumerate(items, start=1):
+    for done, item in enumerate(items[share[0] :: share[1]], start=1):
         labels = dataset.labels(item)
         prediction = segmenter.view(dataset.image(item), views, None if boxes is None else boxes.of(item.name))
         windows += [] if prediction.window is None else [prediction.window]
@@ -117,6 +122,9 @@ def evaluate_items(
         scorer.add(item.name, case)
         if on_image is not None:
             on_image(done)
+    if share[1] > 1:
+        scorer = merged(processes.gathered(scorer))
+        windows = [window for part in processes.gathered(windows) for window in part]
     protocol: Protocol = {"split": split, "scale": card.scale, **views.protocol()}
     if windows:
         height, width = max(windows)
@@ -153,7 +161,7 @@ class Scorer:
         self.confusion = np.zeros((len(known.classes), len(known.classes)), dtype=np.int64)
         self.mixed = Confusions(known.classes)
         self.per_image: list[ImageScore] = []
-        self.loss, self.counted = 0.0, 0
+        self.losses: list[tuple[float, int]] = []
 
     def add(self, name: str, case: Case) -> None:
         """Count one image."""
@@ -167,14 +175,15 @@ class Scorer:
             score = ImageScore(name=name, miou=scores.miou, pixel_accuracy=scores.pixel_accuracy)
         self.per_image.append(score)
         if case.probabilities is not None:
-            loss, pixels = _log_loss(case.probabilities, case.truth, ignore)
-            self.loss, self.counted = self.loss + loss, self.counted + pixels
+            self.losses.append(_log_loss(case.probabilities, case.truth, ignore))
         for tally in self.tallies:
             tally.add(case)
 
     def result(self, protocol: Protocol) -> Evaluation:
         """Return the scores of all images so far, and how they were measured after what `protocol` says."""
         ignore = self.known.ignore_index
+        pixels = sum(counted for _, counted in self.losses)
+        loss = sum(summed for summed, _ in self.losses) / max(1, pixels)
         said: Protocol = {
             **protocol,
             "resolution": "the labels' own size",
@@ -186,13 +195,35 @@ class Scorer:
         return Evaluation(
             confusion=self.confusion,
             classes=self.known.classes,
-            loss=self.loss / max(1, self.counted) if self.with_probabilities else None,
+            loss=loss if self.with_probabilities else None,
             per_image=tuple(self.per_image),
             protocol=said | {key: value for tally in self.tallies for key, value in tally.protocol().items()},
             more_metrics={key: value for tally in self.tallies for key, value in tally.values().items()},
             details=details | {key: value for tally in self.tallies for key, value in tally.details().items()},
             with_maps=self.with_maps,
         )
+
+
+def merged(parts: Sequence[Scorer]) -> Scorer:
+    """Return the scores of all images together, as if the first one of the parts had seen them all.
+
+    Args:
+        parts: fed with images that were dealt out to them one after the other, without metrics of their own.
+    """
+    whole, *others = parts
+    whole.per_image, per_image = [], [part.per_image for part in parts]
+    whole.losses, losses = [], [part.losses for part in parts]
+    for turn in range(len(per_image[0])):
+        whole.per_image += [scores[turn] for scores in per_image if turn < len(scores)]
+        whole.losses += [values[turn] for values in losses if turn < len(values)]
+    order = [score.name for score in whole.per_image]
+    for other in others:
+        whole.confusion += other.confusion
+        whole.mixed.merge(other.mixed, order)
+        for mine, theirs in zip(whole.tallies, other.tallies, strict=True):
+            assert isinstance(mine, Reliability | BorderSplit), f"{type(mine).__name__} is not shared"
+            mine.merge(theirs)  # type: ignore[arg-type]
+    return whole
 
 
 def known_of(segmenter: Segmenter, dataset: Dataset, items: Sequence[Item]) -> Known:
@@ -226,6 +257,15 @@ class Confusions:
         for truth, prediction in np.argwhere(matrix > self.most).tolist():
             self.where[truth, prediction] = name
         np.maximum(self.most, matrix, out=self.most)
+
+    def merge(self, other: Confusions, order: Sequence[str]) -> None:
+        """Take in those of other images; of equals the image that comes first in order counts, as it does in one."""
+        rank = {name: place for place, name in enumerate(order)}
+        for place, name in other.where.items():
+            more = other.most[place] - self.most[place]
+            if more > 0 or (more == 0 and rank[name] < rank[self.where[place]]):
+                self.where[place] = name
+        np.maximum(self.most, other.most, out=self.most)
 
     def largest(self, total: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Return the confusions of most pixels, each with its share of the true class and the image of most pixels."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.class_folder import ClassItem
 from pixelwise.data.class_scan import ClassDataset
+from pixelwise.engine import processes
 from pixelwise.engine.classifier import BATCH, TOP, Classifier
 from pixelwise.metrics import confusion_matrix
 from pixelwise.metrics.classification import class_accuracies, top_k, true_ranks
@@ -101,6 +102,7 @@ def evaluate_classes(
     split: str,
     crops: int = 1,
     index_of: Mapping[int, int] | None = None,
+    share: tuple[int, int] = (0, 1),
     on_image: Callable[[int], None] | None = None,
 ) -> ClassEvaluation:
     """Classify every item and compare with its class.
@@ -112,11 +114,14 @@ def evaluate_classes(
         split: name of the set, for the protocol.
         crops: 1 or 10.
         index_of: from the data's class ids to the model's; None where they are the same.
+        share: (k, n) where n processes score together: this one takes every n-th item from k on.
         on_image: called with the number of images done.
     """
-    found: list[NDArray[np.float32]] = []
-    for start in range(0, len(items), BATCH):
-        chunk = items[start : start + BATCH]
+    part, parts = share
+    own = items[part::parts]
+    found = [np.empty((0, len(classifier.card.classes)), np.float32)]
+    for start in range(0, len(own), BATCH):
+        chunk = own[start : start + BATCH]
         found.append(classifier.probabilities([dataset.image(item) for item in chunk], crops=crops))
         if on_image is not None:
             on_image(start + len(chunk))
@@ -134,6 +139,14 @@ def evaluate_classes(
         classes=classes,
         names=tuple(item.name for item in items),
         labels=np.array(labels, dtype=np.int64),
-        probabilities=np.concatenate(found),
+        probabilities=_interleaved(processes.gathered(np.concatenate(found))) if parts > 1 else np.concatenate(found),
         protocol=protocol,
     )
+
+
+def _interleaved(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Put rows that were dealt out one after the other back into their order."""
+    rows = np.empty((sum(len(part) for part in parts), parts[0].shape[1]), np.float32)
+    for number, part in enumerate(parts):
+        rows[number :: len(parts)] = part
+    return rows

@@ -2,8 +2,8 @@
 
 Every process runs the same program on the same plan: the batches are those of one process, and each takes its part of
 them. Sums that decide the loss and the statistics go over all of them, so that the result is that of one process up to
-the order of sums. The first process alone writes, validates and speaks; what it decides from the clock, the machine or
-the disk is handed to the others, so that all take the same way.
+the order of sums, and validation images are dealt out as well. The first process alone writes and speaks; what it
+decides from the clock, the machine or the disk is handed to the others, so that all take the same way.
 
 Without `torchrun` every function here does what one process needs: nothing.
 """
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixelwise.errors import RequestError, WorkError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of torchrun
-LONGEST_WAIT = timedelta(days=1)  # for the first process, which may validate for hours
+LONGEST_WAIT = timedelta(days=1)  # for the first process, which may write a report or prepare data for hours
 
 Result = TypeVar("Result")
 

@@ -141,6 +141,10 @@ class Reliability:
         confidence = case.probabilities.amax(dim=0).cpu().numpy()
         self.tally.add(confidence, case.labels == case.truth, self.known.counted(case.truth))
 
+    def merge(self, other: Reliability) -> None:
+        """Add what another one has counted."""
+        self.tally.merge(other.tally)
+
     def values(self) -> Values:
         """Return the expected calibration error."""
         return {"ece": self.tally.result().ece}
@@ -165,6 +169,10 @@ class BorderSplit:
     def add(self, case: Case) -> None:
         """Count one image."""
         self.tally.add(case.labels, case.truth)
+
+    def merge(self, other: BorderSplit) -> None:
+        """Add what another one has counted."""
+        self.tally.merge(other.tally)
 
     def values(self) -> Values:
         """Return nothing: the split is a detail of other scores."""

@@ -90,7 +90,7 @@ class SemanticSession(Session[Item]):
         """Score a model on items, and leave it in training mode."""
         model.eval()
         segmenter = Segmenter(model=model, card=self.model_card(0, {}))
-        evaluation = evaluate_items(segmenter, self.dataset, items, split="val")
+        evaluation = evaluate_items(segmenter, self.dataset, items, split="val", share=processes.share())
         model.train()
         return evaluation
 

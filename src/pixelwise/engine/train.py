@@ -17,7 +17,7 @@ from typing import Any
 from pixelwise.data.loader import Batch, batches
 from pixelwise.engine import processes
 from pixelwise.engine.batch_norm import set_momentum
-from pixelwise.engine.beginning import Session
+from pixelwise.engine.beginning import Judgement, Session
 from pixelwise.engine.config import RunConfig, read_config
 from pixelwise.engine.determinism import check_deterministic, deterministic_algorithms
 from pixelwise.engine.listener import Listener, Silent
@@ -145,17 +145,17 @@ def _early(config: RunConfig, progress: Progress) -> str:
 def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, Any]:
     """Score the model, keep it if it is the best so far, and save the state to go on from; return the log's event."""
     session.measure_statistics()
-    event = processes.first(lambda: _judge(session, progress))
+    evaluation = session.validate(session.judged, session.validation)
+    event = processes.first(lambda: _judge(session, progress, evaluation))
     if event["best"]:
         progress.best_score, progress.best_iteration = event[session.metric] or 0.0, progress.iteration
     save_checkpoint(session.run.checkpoint, session.models, session.optimizer, session.scaler, progress)
     return event
 
 
-def _judge(session: Session[Any], progress: Progress) -> dict[str, Any]:
-    """Score the model, keep it if it is the best so far, and return the event that was logged."""
+def _judge(session: Session[Any], progress: Progress, evaluation: Judgement) -> dict[str, Any]:
+    """Keep the model if its scores are the best so far, and return the event that was logged."""
     run = session.run
-    evaluation = session.validate(session.judged, session.validation)
     if evaluation.loss is None or not math.isfinite(evaluation.loss):
         raise WorkError(
             f"the validation loss is {evaluation.loss} at iteration {progress.iteration}; nothing of this state was "

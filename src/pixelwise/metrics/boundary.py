@@ -168,6 +168,11 @@ class BoundaryBands:
             )
             inner = within
 
+    def merge(self, other: BoundaryBands) -> None:
+        """Add what another one of the same classes and distances has counted."""
+        self._total += other._total
+        self._rings += other._rings
+
     def result(self, class_names: Sequence[str]) -> tuple[BandScores, ...]:
         """Return the scores of everything added so far, one entry per distance."""
         return tuple(

@@ -113,6 +113,11 @@ class Calibration:
         self._counts += counts
         self._confidence += totals
 
+    def merge(self, other: Calibration) -> None:
+        """Add what another one with as many bins has counted."""
+        self._counts += other._counts
+        self._confidence += other._confidence
+
     def result(self) -> CalibrationScores:
         """Return the scores of everything added so far."""
         edges = [m / len(self._counts) for m in range(len(self._counts) + 1)]
