@@ -26,6 +26,18 @@ def test_wide_networks_train_contiguously_on_a_cpu(name: str, device: str, wante
     assert training_format(model, device) == wanted
 
 
+def test_strided_shortcuts_of_few_channels_never_have_them_last() -> None:
+    """oneDNN issue 6035: there the gradient of the weights is wrong, or the process ends."""
+    with torch.device("meta"):
+        model = create_model("drn_c_26", num_classes=2, base_channels=4, blocks=(1, 1, 1, 1, 1, 1, 1, 1))
+    assert training_format(model, "cpu") == torch.contiguous_format
+    assert training_format(model, "cuda") == torch.channels_last
+    assert training_format(nn.Conv2d(15, 32, 1, stride=2), "cpu") == torch.contiguous_format
+    assert training_format(nn.Conv2d(16, 32, 1, stride=2), "cpu") == torch.channels_last
+    grouped = nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 8, 3, groups=8))
+    assert training_format(grouped, "cpu") == torch.contiguous_format
+
+
 def test_convolutions_of_single_channels_and_none_at_all() -> None:
     separable = nn.Sequential(nn.Conv2d(256, 256, 3, groups=256), nn.Conv2d(256, 256, 1))
     assert training_format(separable, "cpu") == torch.channels_last

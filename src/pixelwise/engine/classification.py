@@ -23,6 +23,7 @@ from pixelwise.engine.classifier import Classifier
 from pixelwise.engine.config import RANDOM, ClassifierConfig
 from pixelwise.engine.evaluate_classes import ClassEvaluation, evaluate_classes
 from pixelwise.engine.listener import Listener
+from pixelwise.engine.memory_format import format_of, training_format
 from pixelwise.engine.model_file import ModelCard
 from pixelwise.engine.plan import Clock, Plan, plan_batch, plan_length, plan_machine
 from pixelwise.engine.plan_data import plan_batch_norm, plan_normalisation
@@ -51,7 +52,7 @@ class ClassifierSession(Session[ClassItem]):
     def loss_of(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a scalar."""
         config, device = self.config, self.config.device
-        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = batch.images.to(device, non_blocking=True, memory_format=format_of(model))
         labels = batch.labels.to(device, non_blocking=True)  # (N,)
         half = getattr(torch, config.precision)
         with torch.autocast(torch.device(device).type, dtype=half, enabled=config.precision != "float32"):
@@ -149,7 +150,7 @@ def build(plan: Plan[ClassifierConfig], dataset: ClassDataset, run: RunFolder) -
     plan_rate(plan, model)
     config = plan.config
     set_batch_norm(model, config.batch_norm)
-    model = model.to(config.device).to(memory_format=torch.channels_last).train()
+    model = model.to(config.device).to(memory_format=training_format(model, config.device)).train()
     return ClassifierSession(
         config=config,
         run=run,
