@@ -2,7 +2,7 @@
 (https://arxiv.org/abs/1705.09914); the numbers are those of the release (fyu/drn, d75db2e: README, classify.py).
 
 Command: pixelwise train IMAGENET --recipe drn_c_26 --out RUN, with a folder of images for each class in
-IMAGENET/train and IMAGENET/val. The trained run can be the start of a segmenter; see recipes.drn.
+IMAGENET/train and IMAGENET/val.
 Data: ILSVRC 2012, 1,281,167 training images; errors are those of the 50,000 of val, on the central 224 x 224 pixels of
 images whose shorter side was resized to 256.
 Hardware and hours: not stated.
