@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelwise.api import check, evaluate, load, look, predict, score, train
+    from pixelwise.api import check, evaluate, load, load_classifier, look, predict, score, train
     from pixelwise.crf.dense import dense_crf
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
@@ -23,6 +23,7 @@ _HOMES = {
     "evaluate": "pixelwise.api",
     "list_models": "pixelwise.models",
     "load": "pixelwise.api",
+    "load_classifier": "pixelwise.api",
     "look": "pixelwise.api",
     "predict": "pixelwise.api",
     "score": "pixelwise.api",
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "load_classifier",
     "look",
     "predict",
     "score",

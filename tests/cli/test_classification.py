@@ -209,3 +209,49 @@ def test_describe_and_models_know_classifiers(pixelwise) -> None:
     described = json.loads(pixelwise("describe", "alexnet", "--num-classes", "1000", "--json").out)
     assert described["parameters"] == 61_100_840
     assert described["receptive_field"] is None
+
+
+def test_check_recognises_classes_and_draws_a_card(pixelwise, tmp_path) -> None:
+    data = write_classes(tmp_path / "data")
+    outcome = pixelwise("check", data, "--out", tmp_path / "card.html")
+    assert outcome.code == 0
+    assert "layout: a folder for each class, below one for each split" in outcome.out
+    assert "bright             4           2" in outcome.out
+    assert f"pixelwise train {data} --model resnet50 --out runs/first" in outcome.out
+    page = (tmp_path / "card.html").read_text()
+    assert page.count("data:image/jpeg") == 12
+    assert "Ready to train a classifier" in page
+    result = json.loads(pixelwise("check", data, "--json").out)
+    assert result["classes"] == list(CLASSES)
+    assert (result["num_images"], result["mask_encoding"], result["problems"]) == (18, None, [])
+
+
+def test_check_lists_every_problem(pixelwise, tmp_path) -> None:
+    data = write_classes(tmp_path / "data")
+    (data / "train/dark/cut.png").write_bytes((data / "train/dark/train_dark0.png").read_bytes()[:200])
+    (data / "train/empty").mkdir()
+    (data / "val/only").mkdir()
+    (data / "val/only/a.png").write_bytes((data / "val/red/val_red0.png").read_bytes())
+    outcome = pixelwise("check", data, "--json", "--out", tmp_path / "card.html")
+    assert outcome.code == 1
+    problems = {problem["kind"]: problem for problem in json.loads(outcome.out)["problems"]}
+    assert problems["unreadable file"]["file"] == "train/dark/cut.png"
+    assert problems["empty class"]["file"] == "train/empty"
+    assert problems["class without training images"]["severity"] == "error"
+    assert "is not ready: 3 errors" in outcome.err
+    assert "Not ready" in (tmp_path / "card.html").read_text()
+
+
+def test_check_asks_where_a_folder_can_be_both(pixelwise, refused, tmp_path) -> None:
+    data = write_classes(tmp_path / "data")
+    for kind in ("images", "masks"):
+        (data / kind).mkdir()
+        Image.fromarray(np.eye(40, dtype=np.uint8) * (1 if kind == "masks" else 200)).save(data / kind / "a.png")
+        Image.fromarray(np.eye(40, dtype=np.uint8) * (1 if kind == "masks" else 90)).save(data / kind / "b.png")
+    message = refused("check", data).err
+    assert "can be read in 2 ways: as images with masks, and as a folder for each class" in message
+    assert "--task semantic or --task classification" in message
+    chosen = json.loads(pixelwise("check", data, "--task", "classification", "--json").out)
+    assert chosen["classes"] == list(CLASSES)
+    masks = json.loads(pixelwise("check", data, "--task", "semantic", "--json").out)
+    assert masks["num_images"] == 2

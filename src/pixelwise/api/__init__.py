@@ -6,6 +6,7 @@ from pixelwise.api.prediction import Predicted, find_images, predict
 from pixelwise.api.reports import report
 from pixelwise.api.scores import score
 from pixelwise.api.training import train
+from pixelwise.engine.classifier import load_classifier
 from pixelwise.report.look import Looked, look
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "evaluate",
     "find_images",
     "load",
+    "load_classifier",
     "look",
     "predict",
     "report",

@@ -31,11 +31,13 @@ class ClassDataset:
         folder: the files.
         card: the result of the scan.
         cache_bytes: bytes of decoded images that may be kept.
+        usable: keys of the items without errors.
     """
 
     folder: ClassFolder
     card: ClassCard
     cache_bytes: int = 2**31
+    usable: frozenset[str] = frozenset()
     _kept: dict[str, AnyArray] = field(default_factory=dict, repr=False)
     _bytes: int = 0
 
@@ -95,7 +97,8 @@ def survey_classes(
         return None, findings
     findings += _hints(folder, looked)
     warnings = [found for found in (*folder.findings, *findings) if found.severity == "warning"]
-    return ClassDataset(folder, _card(folder, looked, warnings), cache_bytes), findings
+    usable = frozenset(item.key for item, _ in looked)
+    return ClassDataset(folder, _card(folder, looked, warnings), cache_bytes, usable), findings
 
 
 def _mixed(looked: Sequence[Looked]) -> list[Finding]:

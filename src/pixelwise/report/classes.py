@@ -137,11 +137,8 @@ def _wrong(row: Table, picture: Picture | None) -> WrongImage:
     """Return a wrong image for the page."""
     source, height, width = "", 0, 0
     if picture is not None:
-        factor = min(1.0, SIDE / max(picture.shape[:2]))
-        height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-        if factor < 1:
-            small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
-            picture = np.asarray(small, dtype=np.uint8)
+        picture = smaller(picture, SIDE)
+        height, width = picture.shape[:2]
         source = jpeg_uri(picture, quality=QUALITY, limit=LIMIT)
     return WrongImage(
         name=str(row.get("name")),
@@ -154,6 +151,16 @@ def _wrong(row: Table, picture: Picture | None) -> WrongImage:
         width=width,
         height=height,
     )
+
+
+def smaller(picture: Picture, side: int) -> Picture:
+    """Return a picture with no side above `side`."""
+    factor = min(1.0, side / max(picture.shape[:2]))
+    if factor == 1:
+        return picture
+    height, width = (max(1, round(length * factor)) for length in picture.shape[:2])
+    small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.uint8)
 
 
 def summarise_classes(files: RunFiles, classes: Classes) -> Summary | None:
