@@ -123,7 +123,7 @@ def test_deeplab_on_resnet_numbers() -> None:
     assert parameter_factors(config.optimizer, model, "classifier.0.bias") == (20, 0)
     assert parameter_factors(config.optimizer, model, "backbone.layer4.2.conv2.weight") == (1, 1)
     first, second = (stage.settings for stage in find_recipe("deeplabv3_resnet101").stages)
-    assert (first["optimizer.lr"], first["options.output_stride"], first["batch_norm"]) == (0.007, 16, "batch")
+    assert (first["optimizer.lr"], first["options.output_stride"], first["batch_norm"]) == (0.007, 16, "sync")
     assert (second["optimizer.lr"], second["options.output_stride"], second["batch_norm"]) == (0.001, 8, "frozen")
     assert (first["data.batch_size"], first["data.crop"], first["budget.iterations"]) == (16, (513, 513), 30_000)
     assert find_recipe("deeplabv3_resnet101").stages[1].start == "previous"

@@ -14,9 +14,10 @@ The first paper lowers the rate in steps, the second as a polynomial. On ResNet-
 ten images make a step, images are enlarged by one of five factors, and four losses count the same: of the fused scores
 and of each of three scales.
 
-Departures: the originals fill images that are smaller than a window with the mean colour and ignored labels; here they
-are mirrored. Smaller fc6 and fc7 are cut out of VGG-16's as in the paper, but which taps and filters the authors kept
-is not published; `weights.cut_down` says which stay here.
+Departures: the originals fill images that are smaller than a window with the mean colour; here they are mirrored, in
+both what lies beyond an image does not count. The released definition of LargeFOV has batches of 30 for the paper's 20
+(--set data.batch_size=30). Smaller fc6 and fc7 are cut out of VGG-16's as in the paper, but which taps and filters the
+authors kept is not published; `weights.cut_down` says which stay here.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def settings(model: str, *, crop: int = 321) -> dict[str, Any]:
         "optimizer.layers": {"fc8*": {"lr": 10.0, "bias_lr": 20.0}},
         "data.crop": (crop, crop),
         "data.mean": DEEPLAB_MEAN,
+        "data.ignore_beyond": True,
     }
 
 

@@ -6,15 +6,16 @@ weights. Then pixelwise evaluate RUN/os16 VOC --set output_stride=8 --scales 0.5
 Data: VOC 2012 with SBD, 10,582 training images; scores on the 1449 of VOC 2012 val.
 Hardware and hours: not stated by the original; a batch of 16 windows of 513 x 513 needs several GPUs of its time.
 
-A first phase at output stride 16 trains the normalisations, which takes batches of 16: with 4, 8 and 12 the paper has
-0.6443, 0.7576 and 0.7649 for 0.7721. A second at output stride 8 keeps them and learns more slowly. The loss is the
-mean over all pixels, since scores are upsampled before it: without that the paper has 0.7601.
+A first phase at output stride 16 trains the normalisations, which takes batches of 16 (under torchrun those of all
+processes): with 4, 8 and 12 the paper has 0.6443, 0.7576 and 0.7649 for 0.7721. A second at output stride 8 keeps them
+and learns more slowly. The loss is the mean over all pixels, since scores are upsampled before it: without that the
+paper has 0.7601.
 
 Departures: the original's second phase takes trainval, for the test server; here both take the data that is given, and
 its score is not published. Running statistics are means over the last hundred steps or so, where the original's have
-a decay of 0.9997. Images that are smaller than a window are mirrored, where the original
-fills them with the mean colour and ignored labels. Weight decay and the random scales, 0.5 to 2 in steps of a quarter,
-are those of the authors' code (tensorflow/models, research/deeplab, 0307688).
+a decay of 0.9997. Images that are smaller than a window are mirrored, where the original fills them with the mean
+colour; in both what lies beyond an image does not count. Weight decay and the random scales, 0.5 to 2 in steps of a
+quarter, are those of the authors' code (tensorflow/models, research/deeplab, 0307688).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         "data.crop": (513, 513),
         "data.batch_size": 16,
         "data.foreground_crops": 0.0,
+        "data.ignore_beyond": True,
         "data.mean": (123.675, 116.28, 103.53),  # torchvision's, whose ImageNet weights the training starts from
         "data.std": (58.395, 57.12, 57.375),
         "budget.iterations": 30_000,
@@ -55,7 +57,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
 
 def phases(model: str) -> tuple[Stage, Stage]:
     """Return both phases for a model."""
-    first = {**SETTINGS, "model": model, "options.output_stride": 16, "optimizer.lr": 0.007, "batch_norm": "batch"}
+    first = {**SETTINGS, "model": model, "options.output_stride": 16, "optimizer.lr": 0.007, "batch_norm": "sync"}
     second = {**first, "options.output_stride": 8, "optimizer.lr": 0.001, "batch_norm": "frozen"}
     return Stage(name="os16", settings=first), Stage(name="os8", settings=second, start="previous")
 

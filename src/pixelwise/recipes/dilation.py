@@ -6,8 +6,8 @@ by pixelwise import-weights dilated_frontend_vgg16 VGG_ILSVRC_16_layers.caffemod
 Hardware and hours: not stated.
 
 Windows are cut from images that are mirrored by 186 pixels on each side, the network pads nothing, and the loss is
-taken on every eighth pixel. The front end is trained first, then the context module on the frozen front end (without
-its dropout), then both together.
+taken on every eighth pixel of the image, nowhere beyond it. The front end is trained first, then the context module on
+the frozen front end (without its dropout), then both together.
 
 Departures: the mean colour is ImageNet's for all data, the originals took each data set's own (--set data.mean); a
 stage goes on from the best state of the one before by validation. Lengths that the paper does not state are marked.
@@ -36,6 +36,7 @@ def cropped(model: str, *, crop: int, batch_size: int, lr: float, momentum: floa
         "optimizer.momentum": momentum,
         "data.crop": (crop, crop),
         "data.beyond": 186,
+        "data.ignore_beyond": True,
         "data.batch_size": batch_size,
         "data.mean": VGG_MEAN,
         "budget.iterations": iterations,

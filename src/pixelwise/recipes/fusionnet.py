@@ -7,8 +7,9 @@ Hardware and hours: not verified; in float32 a window of 640 x 640 takes about 1
 
 Published are windows of 640, the slice and 64 mirrored pixels on each side; eight orientations; an elastic field of
 12 x 12 nodes; Gaussian noise on the image. Not verified, since the paper's text was not available, and so ours: Adam's
-learning rate of 2e-4 (of ports) and its decay, batches of one slice, cross entropy instead of a regression, and the
-widths of field and noise, 5 pixels and 0.1 of the full range. The length is not known: a budget must be given.
+learning rate of 2e-4 (of ports) and its decay, batches of one slice, normalised by its own statistics in training and
+by the running ones in use, cross entropy instead of a regression, and the widths of field and noise, 5 pixels and 0.1
+of the full range. The length is not known: a budget must be given.
 
 Departures: the field is new for every window, where the original has one for each epoch; widths of the noise are even
 between none and 0.1.
@@ -43,6 +44,7 @@ def fusionnet() -> Recipe:
         "data.beyond": 64,
         "data.batch_size": 1,
         "data.foreground_crops": 0.0,
+        "batch_norm": "batch",
         "ema": False,
         "precision": "float32",
     }

@@ -13,7 +13,8 @@ batch of one image says little about them, and not to be had without ImageNet we
 
 Departures: the original trains first on COCO's twenty classes, SBD and VOC together (109,892 images), then on SBD and
 VOC, then on VOC alone, or on Cityscapes' coarse and fine labels (22,973 images), then on the fine ones; here one stage
-takes the data that is given. It pads images with their mean to 512 x 512, here they are mirrored.
+takes the data that is given. It pads images with their mean to 512 x 512; here they are mirrored, and what lies beyond
+them does not count in the loss.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         "data.scale": 1.0,
         "data.batch_size": 1,
         "data.foreground_crops": 0.0,
+        "data.ignore_beyond": True,
         "data.mean": (123.675, 116.28, 103.53),  # torchvision's, whose ImageNet weights the training starts from
         "data.std": (58.395, 57.12, 57.375),
         "batch_norm": "frozen",

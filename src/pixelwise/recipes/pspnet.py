@@ -12,9 +12,10 @@ are part of the method: with a few windows a process, another PSPNet fell from 0
 Scores of semseg come from sliding windows with strides of two thirds and mirrored images, single scale and six scales.
 The new layers learn ten times as fast. Everything decays, normalisations and biases too.
 
-Departures: magnifications are even in their logarithm here, in the original between 0.5 and 2; turns of up to 10
-degrees reach all samples there half of them; a blurred sample has a standard deviation of up to 1.1 pixels, there that
-of a 5x5 kernel. Images that are smaller than a window are mirrored, there filled with the mean colour and ignored.
+Under torchrun these are the statistics of all processes' windows. What lies beyond an image does not count in the loss.
+
+Departures: turns of up to 10 degrees reach all samples, there half of them; a blurred sample has a standard deviation
+of up to 1.1 pixels, there that of a 5x5 kernel. Beyond an image it is mirrored, there filled with the mean colour.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         **UNCHANGED,
         "augment.horizontal_flip": True,
         "augment.scale": (0.5, 2.0),
+        "augment.scale_draw": "even",
         "augment.rotation": 10.0,
         "augment.blur": 1.1,
         "augment.blur_probability": 0.5,
@@ -53,9 +55,10 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         "data.crop": (473, 473),
         "data.batch_size": 16,
         "data.foreground_crops": 0.0,
+        "data.ignore_beyond": True,
         "data.mean": (123.675, 116.28, 103.53),
         "data.std": (58.395, 57.12, 57.375),
-        "batch_norm": "batch",
+        "batch_norm": "sync",
         "ema": False,
         "precision": "float32",
     }

@@ -11,7 +11,7 @@ from pixelwise.weights.state_format import Images, Labels, StateFormat
 
 LICENCE = "BSD-3-Clause (fyu/drn)"
 # info.json of the release, with which its networks were trained although they start from ImageNet weights.
-CITYSCAPES_IMAGES = Images(mean=(0.29010095, 0.32808144, 0.28696394), std=(0.18295405, 0.18656561, 0.18447509))
+CITYSCAPES_IMAGES = Images(mean=(0.29010095, 0.32808145, 0.28696394), std=(0.18295405, 0.18656561, 0.18447509))
 LABELS = {
     19: Labels(
         name="Cityscapes",
