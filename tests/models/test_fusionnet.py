@@ -167,7 +167,7 @@ def test_ways_up(upsample: str) -> None:
 
 
 def test_initialisation() -> None:
-    model = build("fusionnet_small")
+    model = build("fusionnet_small", base_channels=16)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             assert not module.bias.any()
