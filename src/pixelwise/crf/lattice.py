@@ -76,8 +76,9 @@ class Lattice:
         self.ids = np.empty((count, self.end), dtype=np.int32) if ids is None else ids
         self.weights = np.empty((count, self.end), dtype=np.float32) if weights is None else weights
         parts = shares(count, num_threads)
-        embed = loops.embed(d)
-        embedded = each(pool, lambda part: embed(features, part[0], part[1], self.ids, self.weights, column), parts)
+        scale, steps, limit = loops.embedding(d)
+        points = (features, scale, steps, limit)
+        embedded = each(pool, lambda part: loops.embed((0,) * d, *points, *part, self.ids, self.weights, column), parts)
         if not all(len(keys) for keys in embedded):
             _, bits = loops.layout(d)
             raise RequestError(
@@ -86,12 +87,13 @@ class Lattice:
             )
         keys = np.concatenate(embedded)
         new_ids = np.empty(len(keys), dtype=np.int32)
-        unique, table, table_ids = loops.merge()(keys, new_ids)
+        unique, table, table_ids = loops.merge(keys, new_ids)
         starts = np.cumsum([0, *(len(part) for part in embedded)])
-        renumber = loops.renumber()
         each(
             pool,
-            lambda part: renumber(self.ids, *parts[part], column, self.end, new_ids[starts[part] : starts[part + 1]]),
+            lambda part: loops.renumber(
+                self.ids, *parts[part], column, self.end, new_ids[starts[part] : starts[part + 1]]
+            ),
             range(1, len(parts)),  # the first part's numbers stay
         )
         self.num_vertices = len(unique)
@@ -104,17 +106,16 @@ class Lattice:
 
     def sums(self, parts: Sequence[tuple[int, int]], pool: ThreadPoolExecutor | None) -> Float:
         """Return the blurred weights of all points at the vertices, float32 (M + 1); sliced, they are the norms."""
-        add = loops.add_weights()
 
         def work(part: tuple[int, int]) -> Float:
             own = np.zeros(self.num_vertices + 1, dtype=np.float32)
-            add(self.ids, self.weights, *part, self.column, self.end, own)
+            loops.add_weights(self.ids, self.weights, *part, self.column, self.end, own)
             return own
 
         old: Float = np.stack(each(pool, work, parts), axis=-1).sum(axis=-1, keepdims=True, dtype=np.float32)
-        new, blur = np.zeros_like(old), loops.blur()
+        new = np.zeros_like(old)
         for axis in range(self.d + 1):
-            blur(self.neighbours[axis], old, new, 0, 1)
+            loops.blur(self.neighbours[axis], old, new, 0, 1)
             old, new = new, old
         return old[:, 0]
 
@@ -130,13 +131,12 @@ class Lattice:
         """
         old = np.zeros((self.num_vertices + 1, values.shape[1]), dtype=np.float32)
         new = np.zeros_like(old)
-        loops.splat()(self.ids, self.weights, self.column, self.end, np.ascontiguousarray(values), old)
-        blur = loops.blur()
+        loops.splat(self.ids, self.weights, self.column, self.end, np.ascontiguousarray(values), old)
         for axis in range(self.d, -1, -1) if transposed else range(self.d + 1):
-            blur(self.neighbours[axis], old, new, 0, values.shape[1])
+            loops.blur(self.neighbours[axis], old, new, 0, values.shape[1])
             old, new = new, old
         out = np.empty((len(self.ids), values.shape[1]), dtype=np.float32)
-        loops.slice_()(self.ids, self.weights, self.column, self.end, old, out)
+        loops.slice_(self.ids, self.weights, self.column, self.end, old, out)
         out *= np.float32(self.gain)
         return out
 
@@ -155,12 +155,11 @@ def _neighbours(
     count = len(unique)
     lower = np.where((unique & ((1 << r_bits) - 1)) == 0, unique + d - sum(steps), unique - 1)
     neighbours = np.full((d + 1, 2, count), count, dtype=np.int32)
-    find = loops.lookup()
 
     def fill(axis: int) -> None:
         wanted = lower + steps[axis] if axis < d else lower
         below, above = neighbours[axis]
-        find(wanted, table, table_ids, below, count)
+        loops.lookup(wanted, table, table_ids, below, count)
         there = below < count
         above[below[there]] = np.flatnonzero(there)  # who is below one has it above
 

@@ -128,7 +128,7 @@ class _MeanField:
     def _normalise_part(
         self, read: Float, columns: tuple[int, int], rest: tuple[object, ...], part: tuple[int, int]
     ) -> None:
-        loops.normalise()(self.ids, read, self.write, read is self.write, *part, *columns, *rest)
+        loops.normalise(self.ids, read, self.write, read is self.write, *part, *columns, *rest)
 
     def run(self, iterations: int) -> Float:
         """Return the beliefs after so many updates, float32 (K, N)."""
@@ -146,7 +146,9 @@ class _MeanField:
         """Update a part of the points: from the values to the beliefs where `finish` is set, else on to its sums."""
         if not finish:
             sums[part].fill(0)
-        update(self.ids.shape[1], self.padded)(
+        update(
+            (0,) * self.ids.shape[1],
+            (0,) * (self.padded // loops.LANES),
             self.probabilities,
             self.flat_ids,
             self.read.reshape(-1),
@@ -166,7 +168,7 @@ class _MeanField:
             total += other
         # A lattice for each thread where there are so many; else each thread does some of the labels.
         width = self.padded if len(self.lattices) >= len(self.parts) else loops.LANES
-        axis_loop = blur(self.padded, width)
+        vectors = (0,) * (width // loops.LANES)
         values, scratch = spare
         for last in self.starts[1:]:
             scratch[last - 1] = values[last - 1] = 0  # the row of vertices that are not there
@@ -177,7 +179,9 @@ class _MeanField:
             rows = slice(self.starts[index], self.starts[index + 1])
             old, new = total[rows], scratch[rows]
             for axis in range(lattice.d + 1):
-                axis_loop(lattice.neighbours[axis].reshape(-1), old.reshape(-1), new.reshape(-1), first)
+                blur(
+                    vectors, lattice.neighbours[axis].reshape(-1), old.reshape(-1), new.reshape(-1), self.padded, first
+                )
                 old, new = new, old
             values[rows, first : first + width] = old[:, first : first + width]
 

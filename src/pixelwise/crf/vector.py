@@ -1,14 +1,18 @@
 """What a mean-field update does to one point, written in vector instructions of eight labels.
 
-Compilers unroll loops over so few labels into single numbers. These two functions are built from LLVM's vector types
+Compilers unroll loops over so few labels into single numbers. These functions are built from LLVM's vector types
 instead, which every processor's instructions are chosen from; on one without vectors they are still right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 LANES = 8  # float32 values of one vector
 # Taylor coefficients of exp, highest first: the first one left out is 1.2e-7 on [-ln2 / 2, ln2 / 2].
@@ -22,8 +26,6 @@ class _Vectors:
     """Builds vector instructions over arrays that a compiled loop hands over."""
 
     def __init__(self, context: Any, builder: Any) -> None:
-        from llvmlite import ir
-
         self.ir, self.context, self.builder = ir, context, builder
         self.f32, self.i32, self.i64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
         self.f32s, self.i32s = ir.VectorType(self.f32, LANES), ir.VectorType(self.i32, LANES)
@@ -40,8 +42,6 @@ class _Vectors:
 
     def function(self, name: str, kind: Any) -> Any:
         """Return one of LLVM's own functions."""
-        from numba.core import cgutils
-
         find: Any = cgutils.get_or_insert_function
         return find(self.builder.module, kind, name)
 
@@ -139,30 +139,28 @@ class _Vectors:
         return starts
 
 
-@cache
-def move(vertices: int, padded: int, *, reads: bool, writes: bool) -> Any:
-    """Return (ids (N V), read (N V), write (N V), point V, values (M L), floor (L), q, row L, sums (M L)).
+def _moving(reads: bool, writes: bool) -> Any:
+    """Return the intrinsic that updates one point; see below for its forms.
 
-    `q[row]` holds probabilities p and becomes beliefs: p exp(message), normalised, where `reads` is set, else p,
-    normalised. The message is what the values of the point's vertices say, on top of `floor`, which is 0, and very low
-    where there is no label. Where `writes` is set, the beliefs are added to the sums of the same vertices. All arrays
-    are flat; the point's place in `ids` and the row's in `q` are given as offsets.
+    Arguments: V zeros; L / 8 zeros; ids (N V), read (N V), write (N V), point V, values (M L), floor (L), q, row L,
+    sums (M L). `q[row]` holds probabilities p and becomes beliefs: p exp(message), normalised, where `reads` is set,
+    else p, normalised. The message is what the values of the point's vertices say, on top of `floor`, which is 0, and
+    very low where there is no label. Where `writes` is set, the beliefs are added to the sums of the same vertices.
+    All arrays are flat; the point's place in `ids` and the row's in `q` are given as offsets.
     """
-    from numba import types
-    from numba.extending import intrinsic
 
-    chunks = range(padded // LANES)
-
-    @intrinsic
     def move(
-        context: Any, ids: Any, read: Any, write: Any, point: Any, values: Any, floor: Any, q: Any, row: Any, sums: Any
-    ) -> Any:
-        kinds = (ids, read, write, point, values, floor, q, row, sums)
+        context: Any, counted: Any, vectors: Any, ids: Any, read: Any, write: Any, point: Any, values: Any, floor: Any,
+        q: Any, row: Any, sums: Any,
+    ) -> Any:  # fmt: skip
+        kinds = (counted, vectors, ids, read, write, point, values, floor, q, row, sums)
+        vertices, chunks = counted.count, range(vectors.count)
+        padded = LANES * vectors.count
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             v8 = _Vectors(context, builder)
-            i, r, w, x, f, out, s = (v8.data(kinds[n], arguments[n]) for n in (0, 1, 2, 4, 5, 6, 8))
-            at_point, at_row = arguments[3], arguments[7]
+            i, r, w, x, f, out, s = (v8.data(kinds[n], arguments[n]) for n in (2, 3, 4, 6, 7, 8, 10))
+            at_point, at_row = arguments[5], arguments[9]
             zero = v8.ir.Constant(v8.i64, 0)
             scores = [v8.load(v8.at(out, at_row, c)) for c in chunks]
             if reads:
@@ -175,8 +173,8 @@ def move(vertices: int, padded: int, *, reads: bool, writes: bool) -> Any:
                 for c in chunks:
                     power = v8.exp(v8.larger(builder.fsub(messages[c], largest), v8.constant(LOWEST)))
                     scores[c] = builder.fmul(power, scores[c])
-            scale = v8.spread(builder.fdiv(v8.ir.Constant(v8.f32, 1.0), v8.fold(scores, "fadd")))
-            scores = [builder.fmul(score, scale) for score in scores]
+            factor = v8.spread(builder.fdiv(v8.ir.Constant(v8.f32, 1.0), v8.fold(scores, "fadd")))
+            scores = [builder.fmul(score, factor) for score in scores]
             if not writes:
                 for c in chunks:
                     v8.store(scores[c], v8.at(out, at_row, c))
@@ -193,61 +191,58 @@ def move(vertices: int, padded: int, *, reads: bool, writes: bool) -> Any:
     return move
 
 
-@cache
-def mix(padded: int, width: int) -> Any:
-    """Return (neighbours (2 M), m, M, old (M L), new (M L), first column): new[m] = old[m] + half of both neighbours.
+go_on = intrinsic(_moving(reads=True, writes=True))
+only_read = intrinsic(_moving(reads=True, writes=False))
+only_write = intrinsic(_moving(reads=False, writes=True))
+scale = intrinsic(_moving(reads=False, writes=False))
 
-    `width` columns from the first on are done.
+
+@intrinsic
+def mix(
+    context: Any, vectors: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, padded: Any, column: Any
+) -> Any:
+    """Blur a vertex m along one axis: new[m] = old[m] + half of both neighbours, in some columns from the first on.
+
+    Arguments: a zero for each vector of columns; neighbours (2 M); m; M; old and new (M L); L; first column.
     """
-    from numba import types
-    from numba.extending import intrinsic
+    kinds = (vectors, neighbours, m, count, old, new, padded, column)
 
-    @intrinsic
-    def mix(context: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, column: Any) -> Any:
-        kinds = (neighbours, m, count, old, new, column)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        n, x, y = (v8.data(kinds[k], arguments[k]) for k in (1, 4, 5))
+        at, many, length, first = (arguments[k] for k in (2, 3, 6, 7))
+        rows = [at, *(builder.zext(v8.item(n, index, 0), v8.i64) for index in (at, builder.add(at, many)))]
+        own, left, right = (builder.add(builder.mul(row, length), first) for row in rows)
+        for c in range(vectors.count):
+            both = builder.fadd(v8.load(v8.at(x, left, c)), v8.load(v8.at(x, right, c)))
+            v8.store(v8.fma(both, v8.constant(0.5), v8.load(v8.at(x, own, c))), v8.at(y, own, c))
+        return context.get_dummy_value()
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v8 = _Vectors(context, builder)
-            n, x, y = (v8.data(kinds[k], arguments[k]) for k in (0, 3, 4))
-            at, many, first = arguments[1], arguments[2], arguments[5]
-            length = v8.ir.Constant(v8.i64, padded)
-            rows = [at, *(builder.zext(v8.item(n, index, 0), v8.i64) for index in (at, builder.add(at, many)))]
-            own, left, right = (builder.add(builder.mul(row, length), first) for row in rows)
-            for c in range(width // LANES):
-                both = builder.fadd(v8.load(v8.at(x, left, c)), v8.load(v8.at(x, right, c)))
-                v8.store(v8.fma(both, v8.constant(0.5), v8.load(v8.at(x, own, c))), v8.at(y, own, c))
-            return context.get_dummy_value()
-
-        return types.void(*kinds), generate
-
-    return mix
+    return types.void(*kinds), generate
 
 
-@cache
-def transpose(padded: int) -> Any:
-    """Return (planes (K N), k N + i, N, q, place): eight values from each of eight planes become rows of `q`."""
-    from numba import types
-    from numba.extending import intrinsic
+@intrinsic
+def transpose(context: Any, vectors: Any, planes: Any, start: Any, step: Any, q: Any, place: Any) -> Any:
+    """Let eight values from each of eight planes become rows of `q`.
 
-    @intrinsic
-    def transpose(context: Any, planes: Any, start: Any, step: Any, q: Any, place: Any) -> Any:
-        kinds = (planes, start, step, q, place)
+    Arguments: L / 8 zeros; planes (K N); where the first plane's values begin; N; q; where the first row begins.
+    """
+    kinds = (vectors, planes, start, step, q, place)
+    padded = LANES * vectors.count
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v8 = _Vectors(context, builder)
-            source, target = v8.data(planes, arguments[0]), v8.data(q, arguments[3])
-            index, rows = arguments[1], []
-            for _ in range(LANES):
-                rows.append(v8.load(v8.at(source, index)))
-                index = builder.add(index, arguments[2])
-            for distance in (4, 2, 1):
-                rows = v8.exchange(rows, distance)
-            index = arguments[4]
-            for row in rows:
-                v8.store(row, v8.at(target, index))
-                index = builder.add(index, v8.ir.Constant(v8.i64, padded))
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        source, target = v8.data(planes, arguments[1]), v8.data(q, arguments[4])
+        index, rows = arguments[2], []
+        for _ in range(LANES):
+            rows.append(v8.load(v8.at(source, index)))
+            index = builder.add(index, arguments[3])
+        for distance in (4, 2, 1):
+            rows = v8.exchange(rows, distance)
+        index = arguments[5]
+        for row in rows:
+            v8.store(row, v8.at(target, index))
+            index = builder.add(index, v8.ir.Constant(v8.i64, padded))
+        return context.get_dummy_value()
 
-        return types.void(*kinds), generate
-
-    return transpose
+    return types.void(*kinds), generate
