@@ -167,6 +167,7 @@ def test_drn_for_imagenet_numbers() -> None:
             assert rates == pytest.approx([0.1, 0.1, 0.01, 1e-3, 1e-4])
 
 
+@pytest.mark.slow
 def test_drn_at_tiny_size(data: Path, tmp_path: Path) -> None:
     """Turned and shrunken images that are smaller than their window, the rest of which is ignored."""
     tiny = ["options.base_channels=4", "options.blocks=[1,1,1,1,1,1,1,1]", "data.crop=[64,64]", "data.batch_size=2"]

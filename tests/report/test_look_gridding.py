@@ -82,7 +82,7 @@ def test_unevenness() -> None:
     assert unevenness(np.float32([[1, 3]])) == 0.5
 
 
-@pytest.mark.parametrize("ending", [".png", ".html"])
+@pytest.mark.parametrize("ending", [".png", pytest.param(".html", marks=pytest.mark.slow)])
 def test_a_figure(tmp_path: Path, ending: str) -> None:
     Image.fromarray(photograph()).save(tmp_path / "image.png")
     draw = partial(look_gridding, image=tmp_path / "image.png", out=tmp_path / f"out{ending}")
