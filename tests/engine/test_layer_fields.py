@@ -14,7 +14,11 @@ from pixelwise.structures import classifier_strides_of, size_rule_of
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("unet_small", 64), ("fcn8s_vgg16", 64), ("segnet_basic", 64), ("deeplabv1_vgg16_largefov", 65)]
+    ("name", "side"),
+    [
+        *(("unet_small", 64), ("fcn8s_vgg16", 64), ("segnet_basic", 64)),
+        *(("deeplabv1_vgg16_largefov", 65), ("deeplabv2_resnet101_msc", 65), ("fcn_resnet50", 61)),
+    ],
 )
 def test_fields_are_those_of_the_layer_table_cut_off_there(name: str, side: int) -> None:
     with torch.device("meta"):

@@ -151,6 +151,16 @@ def test_other_sizes_see_the_mean_colour_beyond() -> None:
         torch.testing.assert_close(model(image).logits, model(padded).logits[:, :, :60, :50])
 
 
+def test_windows_of_the_same_grid_see_the_same() -> None:
+    """Moved by the period, the three grids lie on the same pixels; the middle is out of reach of the borders."""
+    model = awake(deeplabv2_resnet101_msc, head="largefov", blocks=(1, 1, 1, 1))
+    period = model.size_rule.period
+    image = torch.randn(1, 3, 1, 1057, dtype=torch.float64).expand(-1, -1, 33, -1)
+    with torch.no_grad():
+        whole, part = model(image).logits, model(image[..., period:]).logits
+    torch.testing.assert_close(whole[..., period:][..., 480:544], part[..., 480:544])
+
+
 def test_normalisation_is_frozen_in_training() -> None:
     model = deeplabv2_resnet101(num_classes=2, **NARROW).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

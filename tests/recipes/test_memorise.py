@@ -48,6 +48,7 @@ FCN: dict[str, Any] = {"base_channels": 4, "dropout": 0.0}
 DEEPLAB: dict[str, Any] = {"base_channels": 4, "dropout": 0.0}
 DILATED: dict[str, Any] = {"base_channels": 4, "dropout": 0.0}
 SAME: dict[str, Any] = {**DILATED, "padding": "same"}  # a mirrored border of 186 pixels would take most of the time
+RESNET: dict[str, Any] = {"base_channels": 4, "blocks": [1, 1, 1, 1]}
 # name: (options, side of the network's input, side of the picture cut out, iterations)
 SYSTEMS: dict[str, tuple[dict[str, Any], int, int, int]] = {
     "fcn32s_vgg16": ({**FCN, "learn_upsampling": True}, 64, 64, 200),
@@ -75,7 +76,14 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int, int, int]] = {
     "deeplabv2_vgg16_largefov": (DEEPLAB, 64, 32, 300),
     "deeplabv2_vgg16_aspp_s": (DEEPLAB, 64, 32, 200),
     "deeplabv2_vgg16_aspp_l": (DEEPLAB, 64, 32, 200),
+    "deeplabv2_resnet101": (RESNET, 64, 32, 300),
+    "deeplabv2_resnet101_msc": (RESNET, 64, 32, 300),
+    "deeplabv3_resnet50": ({**RESNET, "output_stride": 8, "dropout": 0.0}, 64, 32, 200),
+    "deeplabv3_resnet101": ({**RESNET, "head": "torchvision", "dropout": 0.0}, 64, 32, 200),
+    "deeplabv3_cascade_resnet50": ({**RESNET, "output_stride": 8}, 64, 32, 200),
+    "fcn_resnet50": (RESNET, 64, 32, 200),
 }
+NORMALISED = ("segnet", "deconv", "deeplabv3", "fcn_resnet")
 
 
 def write_pictures(folder: Path, side: int, cut: int) -> Path:
@@ -109,7 +117,7 @@ def test_memorises_eight_images(name: str, tmp_path: Path) -> None:
         *(f"augment.{key}=[1,1]" for key in ("scale", "aspect")),
         *(f"augment.{key}=0" for key in ("rotation", "blur", "brightness", "contrast", "noise")),
         *(f"options.{key}={value}" for key, value in options.items()),
-        f"optimizer.lr={NARROW_NORMALISED if 'segnet' in name or 'deconv' in name else NARROW}",
+        f"optimizer.lr={NARROW_NORMALISED if any(kind in name for kind in NORMALISED) else NARROW}",
         *("augment.horizontal_flip=false", f"val_every={iterations}", f"model={name}"),
     ]
     values = {**stage.values(), "budget": {"iterations": iterations}}

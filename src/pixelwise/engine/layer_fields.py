@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pixelwise.engine.layer_table import Layer, receptive_fields
-from pixelwise.engine.windows import Window
+from pixelwise.engine.windows import Interval, Resize, Window
 
 Size = tuple[int, int]
 
@@ -30,8 +31,9 @@ def fields_by_layer(layers: Sequence[Layer], *, period: int) -> list[Size | None
 
 
 def _fields_along(layers: Sequence[Layer], axis: int, period: int) -> list[int | None]:
-    """Go through the layers once; behind the first upsampling a field depends on the unit, and units are asked."""
+    """Go through the layers once; behind the first interpolation a field depends on the unit, and units are asked."""
     even: dict[int, _Reach] = {-1: _Reach()}
+    spans = _Spans(layers, even, axis, period)
     whole: set[int] = set()
     fields: list[int | None] = []
     for index, layer in enumerate(layers):
@@ -44,8 +46,57 @@ def _fields_along(layers: Sequence[Layer], axis: int, period: int) -> list[int |
             even[index] = reach
             fields.append(reach.last - reach.first + 1)
         else:
-            fields.append(max(receptive_fields(layers[: index + 1], axis=axis, period=period) or [0]))
+            fields.append(spans.largest(index))
     return fields
+
+
+class _Spans:
+    """What units see where it depends on the unit, remembered for one period of each layer.
+
+    Along an axis, units that lie further on see no less far on, so that the first and the last position that a unit
+    sees are those of the first and the last unit under its window.
+    """
+
+    def __init__(self, layers: Sequence[Layer], even: Mapping[int, _Reach], axis: int, period: int) -> None:
+        self.layers, self.even, self.axis, self.period = layers, even, axis, period
+        self.steps = {-1: Fraction(1)}  # input positions between two units
+        self.repeating = {-1}  # layers of which a period holds a whole number of units, as of all that they read
+        self.known: dict[tuple[int, int], Interval] = {}
+
+    def largest(self, index: int) -> int:
+        """Return the field of the unit of a layer that sees most; all its sources have windows."""
+        for row in range(len(self.steps) - 1, index + 1):
+            layer = self.layers[row]
+            step = Fraction(1) if layer.windows is None else _step_of(layer.windows[self.axis])
+            self.steps[row] = max(self.steps[source] for source in layer.inputs) * step
+            if self.repeating.issuperset(layer.inputs) and (self.period / self.steps[row]).denominator == 1:
+                self.repeating.add(row)
+        if index not in self.repeating:
+            return max(receptive_fields(self.layers[: index + 1], axis=self.axis, period=self.period) or [0])
+        fields = (self._span(index, unit) for unit in range(int(self.period / self.steps[index])))
+        return max(last - first + 1 for first, last in fields)
+
+    def _span(self, index: int, unit: int) -> Interval:
+        """Return the input positions that a unit sees; those a period further on see the same, so much further on."""
+        if index in self.even:
+            reach = self.even[index]
+            return reach.step * unit + reach.first, reach.step * unit + reach.last
+        periods, unit = divmod(unit, int(self.period / self.steps[index]))
+        if (index, unit) not in self.known:
+            windows = self.layers[index].windows
+            assert windows is not None
+            first, last = windows[self.axis].reads((unit, unit))
+            seen = [(self._span(source, first)[0], self._span(source, last)[1]) for source in self.layers[index].inputs]
+            self.known[index, unit] = min(one for one, _ in seen), max(other for _, other in seen)
+        first, last = self.known[index, unit]
+        return first + periods * self.period, last + periods * self.period
+
+
+def _step_of(window: Window) -> Fraction:
+    """Return the distance of neighbouring outputs in units of the input, exactly."""
+    if isinstance(window, Resize):
+        return window.scale
+    return Fraction(1, window.stride) if window.transposed else Fraction(window.stride)
 
 
 def _after(window: Window, sources: Sequence[_Reach | None]) -> _Reach | None:

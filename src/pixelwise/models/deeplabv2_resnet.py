@@ -46,7 +46,7 @@ from pixelwise.registry import register
 from pixelwise.structures import SegmentationOutput, SizeRule, check_images
 
 SOURCE = "misc/deploy.prototxt of DrSleep/tensorflow-deeplab-resnet, a copy of the release"
-SOURCE_MSC = "data/test.prototxt of isht7/pytorch-deeplab-resnet, a copy of the release; the four losses as the release"
+SOURCE_MSC = "data/test.prototxt of isht7/pytorch-deeplab-resnet, a copy of the release; trained with four losses"
 STRIDE = 8  # pixels of a cell
 GRID = 32  # sides of 32 k + 1 have their corners on cells at all three scales
 HEADS = {"aspp": (6, 12, 18, 24), "largefov": (12,)}
@@ -132,6 +132,7 @@ class DeepLabV2(nn.Module):
 class MultiScale(DeepLabV2):
     """DeepLab v2 with inputs at three scales; the parameters are the same."""
 
+    size_rule = SizeRule(period=GRID)
     aux_weights = (1.0, 1.0, 1.0)
     score_grids = ((0, STRIDE), (0, STRIDE), (0, STRIDE), (0, 2 * STRIDE))  # first pixel and step of each score map
 
