@@ -39,7 +39,7 @@ def train(
     writes, and tells the listener.
 
     Args:
-        data: dataset folder.
+        data: dataset folder; for an image classifier one with a folder for each class.
         out: run folder, new or empty.
         model: public name, or an alias, for which the run notes the public name; None takes `unet_small`.
         recipe: name of a published training, whose stages are trained one after the other, each in a folder of its own
@@ -50,7 +50,8 @@ def train(
         iterations: optimiser steps.
         val_list: file that names the validation items, where the data has no val split.
         test_list: file that names items to hold out of training and validation, as the split "test".
-        weights: safetensors file to start from; "pretrained" takes what an installed package brings for the model's
+        weights: safetensors file or run folder to start from: of the same model, taken strictly, or of the classifier
+            that is its trunk; "pretrained" takes what an installed package brings for the model's
             encoder (the default where the model has it), "random" the model's initialisation.
         seed: of weights, sampling and augmentation.
         settings: "key=value" for any other key of the configuration.

@@ -26,7 +26,8 @@ from pixelwise.cli.output import Reporter, json_option, print_json, process_coun
     "--weights",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Start from a .safetensors file of the same model, or: pretrained, random.",
+    help="Start from a model file or run of the same model, or of the classifier that is its trunk; or: pretrained, "
+    "random.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of config.yaml; may be repeated.")
 @click.option("--seed", type=int, help="Of weights, sampling and augmentation.  [default: 0]")
@@ -54,6 +55,10 @@ def command(
     Masks hold class numbers, or 0/255, or 0/1. What is not given is planned from the data and the machine,
     printed, and saved in config.yaml; every key there can be given with --set, such as
     --set optimizer.lr=0.001 or --set data.crop=[256,256].
+
+    An image classifier (--model resnet50, vgg16, drn_c_26, ...) is trained on a folder for each class, as ImageNet is
+    laid out: DATA/train/CLASS/NAME.jpg with DATA/val/CLASS/NAME.jpg, or DATA/CLASS/NAME.jpg. Its run may be the
+    --weights of a segmentation network that has it as its trunk.
 
     In several processes: torchrun --nproc_per_node N -m pixelwise train DATA ...; each takes its share of every batch,
     so that the result is that of one process.

@@ -134,7 +134,8 @@ class RunConfig(BaseModel):
     Attributes:
         model: public name.
         options: the model's own options.
-        weights: safetensors file to start from; "pretrained" takes what an installed package brings for the model's
+        weights: file or run folder to start from: of the same model, taken strictly, or of the classifier that is its
+            trunk, see `start`; "pretrained" takes what an installed package brings for the model's
             encoder, "random" the model's initialisation; None takes "pretrained" where a model has it, else "random".
         transplant: file of another model, of which every layer with a name of this one is taken.
         iterations: optimiser steps in all.
