@@ -54,8 +54,19 @@ ALIASES = {
     "DeconvNet": "deconvnet_vgg16",
     "segnet": "segnet_vgg16",
     "frontend_vgg16": "dilated_frontend_vgg16",
+    "dilation8_vgg16": "dilation8_voc",
     "deeplab_largefov": "deeplabv1_vgg16_largefov",
     "deeplab_vgg16": "deeplabv1_vgg16_4x4_r4",
+    "pspnet50": "pspnet_resnet50",
+    "pspnet101": "pspnet_resnet101",
+    "pspnet152": "pspnet_resnet152",
+    "pspnet269": "pspnet_resnet269",
+    "gcn": "gcn_resnet152",
+    "gcn_seg": "gcn_resnet152",
+    "gcn_largekernel": "gcn_resnet152",
+    "gcn_k15": "gcn_resnet152",
+    "fusionnet_em": "fusionnet",
+    "fusionnet64": "fusionnet",
 }
 
 

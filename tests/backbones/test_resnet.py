@@ -105,6 +105,19 @@ def test_dilated_network_agrees_with_the_strided_one_on_its_grid(
         torch.testing.assert_close(dilated(images)[:, :, ::step, ::step], strided(images), rtol=1e-5, atol=1e-5)
 
 
+def test_initialisation() -> None:
+    """Convolutions from N(0, 2 / fan_out); normalisations 1 and 0."""
+    torch.manual_seed(0)
+    model = ResNet(blocks=(1, 1, 1, 1), base_channels=16, stem="deep")
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    for name in ("conv3", "layer2.0.conv1", "layer3.0.conv2", "layer4.0.downsample.0"):
+        out, _, height, width = layers[name].weight.shape
+        assert layers[name].weight.std().item() == pytest.approx((2 / (out * height * width)) ** 0.5, rel=0.05), name
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
+    assert not any(layer.bias is not None for layer in layers.values())
+
+
 def test_output_stride_and_grid_leave_the_state_alone() -> None:
     states = [
         {key: value.shape for key, value in on_meta(blocks=BLOCKS[50], **options).state_dict().items()}

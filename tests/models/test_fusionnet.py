@@ -173,6 +173,11 @@ def test_initialisation() -> None:
             assert not module.bias.any()
             if module.weight.numel() > 20_000:
                 assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    scales = torch.cat([norm.weight.detach() for norm in norms])
+    assert scales.mean().item() == pytest.approx(1, abs=0.002)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not any(norm.bias.any() for norm in norms)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,17 @@ def test_an_impulse_reaches_the_whole_kernel() -> None:
         assert torch.count_nonzero(layer(impulse)) == 225
 
 
+def test_initialisation() -> None:
+    """New convolutions from N(0, 2 / fan_in), biases 0, in GCN and boundary refinement."""
+    model = build(num_classes=16, base_channels=8, blocks=(1, 1, 1, 1), bias=True)
+    for layer in (*model.score.modules(), *model.refine_score.modules(), *model.refine_sum.modules()):
+        if isinstance(layer, nn.Conv2d):
+            spread = (2 / layer.weight[0].numel()) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(spread, rel=0.1)
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
 def convolve(x: Map, conv: nn.Conv2d) -> Map:
     """A convolution that keeps the size, shift by shift."""
     weight = conv.weight.detach().double().numpy()

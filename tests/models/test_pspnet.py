@@ -119,6 +119,17 @@ def test_options_of_the_ablations() -> None:
         assert build(**SMALL, **options).eval()(torch.zeros(1, 3, 41, 49)).logits.shape == (1, 3, 41, 49)
 
 
+def test_initialisation() -> None:
+    """The trunk from N(0, 2 / fan_out); pyramid and classifiers as PyTorch's layers, evenly within 1 / sqrt(fan_in)."""
+    model = build(base_channels=16, blocks=(1, 1, 1, 1), num_classes=60)
+    unit = model.layer4[0].conv2.weight
+    assert unit.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    for layer in (model.ppm.features[2][1], model.cls[0], model.cls[4], model.aux[0], model.aux[4]):
+        bound = layer.weight[0].numel() ** -0.5
+        assert 0.95 * bound < layer.weight.abs().max().item() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
 def test_auxiliary_output_is_for_training_alone() -> None:
     model = build(**SMALL)
     images = torch.randn(2, 3, 41, 33)

@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from pixelwise.errors import RequestError
 
-# Units of conv2_x to conv5_x: He et al., Table 1; 269 as PSPNet's paper names and its release builds it.
+# Units of conv2_x to conv5_x: He et al., Table 1; 269 is a depth of PSPNet's paper without a released definition.
 BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),

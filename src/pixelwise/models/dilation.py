@@ -222,6 +222,7 @@ def dilated_frontend_vgg16(
     source="dilation8_pascal_voc_deploy of fyu/dilation; logits instead of probabilities are interpolated",
     input_size=(500, 500),
     debug={"base_channels": 2},
+    aliases=("dilation8_vgg16",),
 )
 def dilation8_voc(
     *,

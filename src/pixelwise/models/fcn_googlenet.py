@@ -66,7 +66,8 @@ class FCNGoogLeNet(InceptionTrunk):
     year=2015,
     paper=PAPER,
     fidelity="reconstructed",
-    source="base, stride and parameter count from the CVPR paper; padding, kernel and crop after FCN-AlexNet",
+    source="base, stride and parameter count from the CVPR paper; no definition was released: padding, kernel and crop "
+    "after FCN-AlexNet",
     input_size=(500, 500),
     debug={"base_channels": 8},
     aliases=("fcn32s_googlenet",),

@@ -27,7 +27,7 @@ Released networks differ, and `variant` names them:
 Caffe also joins the pooled maps from six bins to one; `import-weights` reorders the weights that read them.
 
 Departures: training compares both outputs with labels at full resolution, as semseg does; the Caffe training did so at
-an eighth. `output_stride` 16 and 32 are ours.
+an eighth. `output_stride` 16 and 32 are ours. Neither release has a definition of 269 layers.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ PAPER = 'Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017'
 SOURCE = (
     "hszhao/semseg; variant='caffe' is the network of hszhao/PSPNet, whose definition lacks the auxiliary branch; "
     "without ImageNet weights layers start at random"
+)
+SOURCE_269 = (
+    "the paper's depth in hszhao/semseg's network; neither release has a definition of 269 layers, so that the numbers "
+    "of units in its stages are not held to one"
 )
 BINS = (1, 2, 3, 6)
 AUX_WEIGHT = 0.4  # Table 2
@@ -356,8 +360,8 @@ def pspnet_resnet152(
     task="semantic",
     year=2017,
     paper=PAPER,
-    fidelity="verified",
-    source=SOURCE,
+    fidelity="reconstructed",
+    source=SOURCE_269,
     input_size=(473, 473),
     debug={"base_channels": 4, "blocks": (1, 1, 1, 1)},
     aliases=("pspnet269",),
@@ -377,7 +381,7 @@ def pspnet_resnet269(
     variant: Variant = "semseg",
     output_stride: int = 8,
 ) -> PSPNet:
-    """Build PSPNet on ResNet-269: the winner of the ImageNet Scene Parsing Challenge 2016."""
+    """Build PSPNet on ResNet-269, the winner of the ImageNet Scene Parsing Challenge 2016: 100,148,160 in its trunk."""
     return PSPNet(
         blocks=blocks,
         num_classes=num_classes,
