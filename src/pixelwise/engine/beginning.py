@@ -25,7 +25,14 @@ from pixelwise.engine.plan import DEFAULT_MINUTES, AnyConfig, Clock, Costs, Plan
 from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer, freeze
-from pixelwise.engine.start import classifier_card, said, take_from_classifier, weights_file
+from pixelwise.engine.start import (
+    check_classes,
+    classifier_card,
+    said,
+    take_but_classifier,
+    take_from_classifier,
+    weights_file,
+)
 from pixelwise.files import write_atomically
 
 CALIBRATION_SHARE = 0.02  # of a time budget
@@ -197,14 +204,17 @@ def build_network(plan: Plan[AnyConfig], *, num_classes: int, in_channels: int) 
     config = plan.config
     torch.manual_seed(config.seed)
     classifier, file = classifier_card(config), weights_file(config)
-    weights = None if config.weights == RANDOM or classifier else str(file) if file else config.weights
+    own = None if config.weights == RANDOM or classifier else str(file) if file else config.weights
+    check_classes(config, num_classes)
     model = build_model(
         config.model,
         num_classes=num_classes,
         in_channels=in_channels,
-        weights=weights,
+        weights=None if config.replace_classifier else own,
         options=config.options,
     )
+    if own and config.replace_classifier:
+        plan.note(take_but_classifier(config, model, num_classes=num_classes, in_channels=in_channels))
     if classifier is not None:
         plan.note(said(classifier, take_from_classifier(config, classifier, model, in_channels=in_channels)))
     if config.transplant:

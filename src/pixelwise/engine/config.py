@@ -137,6 +137,8 @@ class RunConfig(BaseModel):
         weights: file or run folder to start from: of the same model, taken strictly, or of the classifier that is its
             trunk, see `start`; "pretrained" takes what an installed package brings for the model's
             encoder, "random" the model's initialisation; None takes "pretrained" where a model has it, else "random".
+        replace_classifier: take all of `weights` but the layers that depend on the number of classes, which begin anew:
+            for weights of other classes.
         transplant: file of another model, of which every layer with a name of this one is taken.
         iterations: optimiser steps in all.
         val_every: iterations between validations.
@@ -160,6 +162,7 @@ class RunConfig(BaseModel):
     model: str = "unet_small"
     options: dict[str, Option] = Field(default_factory=dict)
     weights: str | None = None
+    replace_classifier: bool = False
     transplant: str | None = None
     data: SourceConfig
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -180,6 +183,8 @@ class RunConfig(BaseModel):
     def _check_run(self) -> Self:
         if self.weights not in (None, RANDOM) and self.transplant:
             raise ValueError("weights and transplant are both given; accepted: one of them. Leave one out")
+        if self.replace_classifier and (self.weights is None or self.weights in START_WORDS):
+            raise ValueError("replace_classifier has no effect without a file of weights; leave it out, or give one")
         if self.precise_batch_norm and self.batch_norm in ("renorm", "frozen"):
             verb = "corrects" if self.batch_norm == "renorm" else "keeps"
             raise ValueError(f"precise_batch_norm measures what batch_norm={self.batch_norm} {verb}; leave one out")

@@ -1,6 +1,7 @@
 """Where training starts: `weights`, read as their file's metadata says.
 
-- a file of the same model, or one without our metadata: all of it, strictly
+- a file of the same model, or one without our metadata: all of it, strictly; with `replace_classifier` all but the
+  layers that depend on the number of classes
 - a classifier's, for another network: its trunk, and nothing else
 - "pretrained" and "random": words, see `config`
 
@@ -69,6 +70,48 @@ def take_from_classifier(config: RunConfig, card: ModelCard, model: nn.Module, *
     weights = {name: tensors[name] for name in names}
     source = Source(name=card.model, weights=weights, head=class_layers(few, more), network=few)
     return take_trunk(source, model, name=config.model)
+
+
+def check_classes(config: RunConfig, num_classes: int) -> None:
+    """Refuse weights of the same model for another number of classes, unless their classifier is to be replaced."""
+    path = weights_file(config)
+    card = None if path is None or config.replace_classifier else card_of(path)
+    if card is None or card.model != config.model or card.num_classes == num_classes:
+        return
+    raise RequestError(
+        f"weights {config.weights} are of {card.num_classes} classes, and the data has {num_classes}; accepted: equal "
+        "numbers, or a new classifier. Give --set replace_classifier=true to keep all layers but those of the classes."
+    )
+
+
+def take_but_classifier(config: RunConfig, model: nn.Module, *, num_classes: int, in_channels: int) -> str:
+    """Fill a network from the file that `weights` names, but for what depends on the classes; say what is new.
+
+    Raises:
+        RequestError: if anything else is missing, unknown or of another shape.
+    """
+    path = weights_file(config)
+    assert path is not None
+    few, more = (
+        build_twin(config.model, num_classes=count, in_channels=in_channels, options=config.options)
+        for count in (num_classes, num_classes + 1)
+    )
+    new, wanted, tensors = class_layers(few, more), model.state_dict(), read_weights(path)
+    places = wanted.keys() - new
+    problems = [f"missing {key}" for key in places - tensors.keys()]
+    problems += [f"unexpected {key}" for key in tensors.keys() - wanted.keys()]
+    problems += [
+        f"{key} is {tuple(tensors[key].shape)}, the model wants {tuple(wanted[key].shape)}"
+        for key in places & tensors.keys()
+        if tensors[key].shape != wanted[key].shape
+    ]
+    if problems:
+        raise RequestError(
+            f"weights {path} do not fit {config.model}, its classifier aside: {len(problems)} differences, such as "
+            f"{min(problems)}. Use the model name, channels and options that the file was made with."
+        )
+    model.load_state_dict({key: wanted[key] if key in new else tensors[key] for key in wanted})
+    return f"weights = {config.weights} ({len(places)} tensors taken; the classifier is new: {_layers(tuple(new))})"
 
 
 def said(card: ModelCard, taken: Taken) -> str:
