@@ -2,7 +2,8 @@
 release (HyeonwooNoh/DeconvNet, 87dd133).
 
 Command: pixelwise train VOC --recipe deconvnet --weights vgg16.safetensors --out RUN, with the weights made by
-pixelwise import-weights deconvnet_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21.
+pixelwise import-weights deconvnet_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21 --out
+vgg16.safetensors.
 Data: VOC 2012 trainval with SBD; about 0.2 million crops in stage 1, 2.7 million in stage 2.
 Expected: mIoU 0.696 (VOC 2012 test, with the proposals of instance-wise inference). Measured: not measured.
 Hardware and hours: not verified.

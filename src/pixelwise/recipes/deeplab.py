@@ -2,12 +2,13 @@
 (https://arxiv.org/abs/1412.7062) and PAMI 2018 (https://arxiv.org/abs/1606.00915).
 
 Command: pixelwise train VOC --recipe deeplabv1_largefov --weights vgg16.safetensors --out RUN, with the weights made by
-pixelwise import-weights deeplabv1_vgg16_largefov VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21.
+pixelwise import-weights deeplabv1_vgg16_largefov VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21 --out
+vgg16.safetensors.
 Data: VOC 2012 with SBD, 10,582 training images; scores on the 1449 of VOC 2012 val, before the CRF.
 Hardware and hours: not verified.
 
 On ResNet-101: --recipe deeplabv2_resnet101, with the weights made by pixelwise import-weights deeplabv2_resnet101_msc
-of a .caffemodel: the authors start from a network that they had trained on MS-COCO.
+FILE.caffemodel --out coco.safetensors: the authors start from a network that they had trained on MS-COCO.
 
 The loss is the mean over every eighth pixel's label; the last layer learns ten times as fast, its bias twenty times.
 The first paper lowers the rate in steps, the second as a polynomial. On ResNet-101 normalisations stay as they were,

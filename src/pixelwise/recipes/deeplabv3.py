@@ -1,8 +1,9 @@
 """DeepLab v3: L.-C. Chen, G. Papandreou, F. Schroff, H. Adam, 2017 (https://arxiv.org/abs/1706.05587).
 
 Command: pixelwise train VOC --recipe deeplabv3_resnet101 --weights resnet101.safetensors --out RUN, with the weights
-made by pixelwise import-weights deeplabv3_resnet101 resnet101.pth --trunk --num-classes 21 of torchvision's ImageNet
-weights. Then pixelwise evaluate RUN/os16 VOC --set output_stride=8 --scales 0.5,0.75,1,1.25,1.5,1.75 --flip.
+made by pixelwise import-weights deeplabv3_resnet101 resnet101.pth --trunk --num-classes 21 --out resnet101.safetensors
+of torchvision's ImageNet weights. Then pixelwise evaluate RUN/os16 VOC --set output_stride=8 --scales
+0.5,0.75,1,1.25,1.5,1.75 --flip.
 Data: VOC 2012 with SBD, 10,582 training images; scores on the 1449 of VOC 2012 val.
 Hardware and hours: not stated by the original; a batch of 16 windows of 513 x 513 needs several GPUs of its time.
 

@@ -2,7 +2,8 @@
 labels and weight decay are those of the release (fyu/dilation, 0f10574).
 
 Command: pixelwise train CAMVID --recipe dilation8_camvid --weights vgg16.safetensors --out RUN, with the weights made
-by pixelwise import-weights dilated_frontend_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 11.
+by pixelwise import-weights dilated_frontend_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 11 --out
+vgg16.safetensors.
 Hardware and hours: not stated.
 
 Windows are cut from images that are mirrored by 186 pixels on each side, the network pads nothing, and the loss is

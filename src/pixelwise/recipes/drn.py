@@ -2,9 +2,10 @@
 are those of the release (fyu/drn, d75db2e: README, segment.py, data_transforms.py, datasets/cityscapes/info.json).
 
 Command: pixelwise train CITYSCAPES --recipe drnseg_d_22 --weights drn_d_22.safetensors --out RUN, with the weights made
-by pixelwise import-weights drnseg_d_22 drn_d_22.pth --trunk --num-classes 19 of the release's ImageNet weights. Then
-pixelwise evaluate RUN CITYSCAPES, and for drnseg_d_105 with --scales 1,0.5,0.75,1.25,1.5,1.75 --fusion logit_mean: the
-original adds log-probabilities of all sizes, which ranks the classes of a pixel as the sum of their logits does.
+by pixelwise import-weights drnseg_d_22 drn_d_22.pth --trunk --num-classes 19 --out drn_d_22.safetensors of the
+release's ImageNet weights. Then pixelwise evaluate RUN CITYSCAPES, and for drnseg_d_105 with --scales
+1,0.5,0.75,1.25,1.5,1.75 --fusion logit_mean: the original adds log-probabilities of all sizes, which ranks the classes
+of a pixel as the sum of their logits does.
 Data: Cityscapes, 2975 training images of 1024 x 2048 with fine labels, 19 classes; scores on the 500 of val.
 Hardware and hours: for D-105 8 GPUs of more than 12 GB each; hours are not stated.
 

@@ -5,7 +5,7 @@ a loss that is summed over its pixels and momentum 0.99; the CVPR paper's takes 
 one with the loss of the other learns nothing, or diverges.
 
 Command: pixelwise train VOC --recipe fcn8s_staged --weights vgg16.safetensors --out RUN, with the weights made by
-pixelwise import-weights fcn32s_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21.
+pixelwise import-weights fcn32s_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 21 --out vgg16.safetensors.
 Data: 8498 images of SBD's train list; scores on the 736 images of VOC 2011 val that are not among them.
 Hardware and hours: not stated by the originals.
 

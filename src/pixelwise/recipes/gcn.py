@@ -2,7 +2,8 @@
 (https://arxiv.org/abs/1703.02719).
 
 Command: pixelwise train VOC --recipe gcn_voc --weights resnet152.safetensors --epochs 30 --out RUN, with the weights
-made by pixelwise import-weights gcn_resnet152 resnet152.pth --trunk --num-classes 21 of torchvision's ImageNet weights.
+made by pixelwise import-weights gcn_resnet152 resnet152.pth --trunk --num-classes 21 --out resnet152.safetensors of
+torchvision's ImageNet weights.
 Data: VOC 2012 with SBD, 10,582 training images, scores on the 1449 of VOC 2012 val; Cityscapes, 2975 and 500.
 Hardware and hours: not stated by the sources at hand.
 

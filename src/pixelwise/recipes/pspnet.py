@@ -2,8 +2,9 @@
 (https://arxiv.org/abs/1612.01105).
 
 Command: pixelwise train ADE20K --recipe pspnet50_ade20k --weights resnet50.safetensors --out RUN, with the weights made
-by pixelwise import-weights pspnet_resnet50 resnet50_v2.pth --trunk --num-classes 150 of hszhao/semseg's classifier
-with the deep stem. Then pixelwise evaluate RUN ADE20K --scales 0.5,0.75,1,1.25,1.5,1.75 --flip.
+by pixelwise import-weights pspnet_resnet50 resnet50_v2.pth --trunk --num-classes 150 --out resnet50.safetensors of
+hszhao/semseg's classifier with the deep stem. Then pixelwise evaluate RUN ADE20K --scales 0.5,0.75,1,1.25,1.5,1.75
+--flip.
 Data: ADE20K, 20,210 training images, scores on the 2000 of val; VOC 2012 with SBD, 10,582 and 1449; Cityscapes, 2975
 and 500.
 Hardware and hours: eight GPUs with shared batch statistics in semseg; hours not verified. Statistics over 16 windows

@@ -3,7 +3,7 @@
 (alexgkendall/SegNet-Tutorial, bb68b64).
 
 Command: pixelwise train CAMVID --recipe segnet --weights vgg16.safetensors --out RUN, with the weights made by
-pixelwise import-weights segnet_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 11.
+pixelwise import-weights segnet_vgg16 VGG_ILSVRC_16_layers.caffemodel --trunk --num-classes 11 --out vgg16.safetensors.
 Data: CamVid, 367 training images of 360 x 480, 11 classes. For other classes give
 --set loss.class_weights=median_frequency.
 Hardware and hours: not stated in the tutorial.
