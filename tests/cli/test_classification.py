@@ -173,6 +173,13 @@ def test_settings_that_are_not_a_classifiers(refused, classified, tmp_path, sett
     assert said in message
 
 
+def test_a_recipe_of_segmentation_is_refused_in_words(pixelwise, classified, tmp_path) -> None:
+    arguments = ("--recipe", "modern", "--model", "resnet50", "--out", tmp_path / "run", "--iterations", 1)
+    outcome = pixelwise("train", classified.parent / "data", *arguments)
+    assert outcome.code == 2
+    assert "key 'data.scale' has no effect here: it is for the training of semantic models" in outcome.err
+
+
 def test_one_class_is_nothing_to_tell_apart(refused, tmp_path) -> None:
     for index in range(3):
         path = tmp_path / f"data/only/{index}.png"

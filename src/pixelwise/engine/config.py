@@ -291,12 +291,7 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _check_key(key: str, kind: type[RunConfig]) -> None:
     keys = list(known_keys(kind))
     if key not in keys and not key.startswith("options."):
-        for task, other in CONFIGS.items():
-            if key in known_keys(other):
-                raise RequestError(
-                    f"key {key!r} has no effect here: it is for the training of {task} models; accepted: the keys of "
-                    f"this model's config.yaml, the closest of which are {closest(key, keys)}. Leave it out."
-                )
+        _refuse_foreign(key, kind)
         tails = {known.rpartition(".")[2]: known for known in keys}
         guess = tails.get(key) or closest(key, keys)
         raise RequestError(
@@ -304,10 +299,21 @@ def _check_key(key: str, kind: type[RunConfig]) -> None:
         )
 
 
+def _refuse_foreign(key: str, kind: type[RunConfig]) -> None:
+    """Say of a key of another task that it is one."""
+    for task, other in CONFIGS.items():
+        if key in known_keys(other):
+            raise RequestError(
+                f"key {key!r} has no effect here: it is for the training of {task} models; accepted: the keys of this "
+                f"model's config.yaml, the closest of which are {closest(key, known_keys(kind))}. Leave it out."
+            )
+
+
 def _explain(error: ValidationError, kind: type[RunConfig]) -> RequestError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "config"
     if first["type"] == "extra_forbidden":
+        _refuse_foreign(key, kind)
         return RequestError(f"unknown key {key!r}; closest: {closest(key, known_keys(kind))}. Correct or remove it.")
     if first["type"] == "missing":
         return RequestError(f"{key} is missing; accepted: a value for every key. Add it.")
