@@ -96,10 +96,14 @@ def settings_of(*more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.usefixtures("pooled")
-def test_a_single_value_is_refused_before_training(cells: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["batch", "sync"])  # which is the same in one process
+def test_a_single_value_is_refused_before_training(kind: str, cells: Path, tmp_path: Path) -> None:
     values = {"data": {"path": str(cells)}, "budget": {"iterations": 2}}
-    alone = settings_of("data.batch_size=1", "batch_norm=batch")
-    with pytest.raises(RequestError, match=r"batches of 1: far\.2 of unet_small sees a single value.*32 x 48"):
+    alone = settings_of("data.batch_size=1", f"batch_norm={kind}")
+    wanted = (
+        rf"{kind} with batches of 1: far\.2 of unet_small sees a single value.*32 x 48.*from 2, or batch_norm=renorm"
+    )
+    with pytest.raises(RequestError, match=wanted):
         train(build_config(values, alone), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

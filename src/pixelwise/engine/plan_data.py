@@ -146,7 +146,8 @@ def plan_batch_norm(
         plan.decide(f"batches of {size} windows", batch_norm="batch")
     elif kind == "batch" and parts > 1:
         plan.note(f"batch_norm = batch: each process by its own {share} of {size} windows; sync takes all of them")
-    if trains and plan.config.batch_norm == "batch" and share == 1 and window is not None:
+    together = {"batch": share, "sync": size}.get(plan.config.batch_norm)
+    if trains and together == 1 and window is not None:
         _check_single_values(plan, in_channels, window)
     if trains and kind == "frozen" and plan.config.weights in (None, RANDOM) and not plan.config.transplant:
         plan.note("batch_norm = frozen keeps statistics that no data gave: a network without weights learns badly so")
@@ -172,7 +173,7 @@ def _check_single_values(plan: Plan[AnyConfig], in_channels: int, window: tuple[
         parts = processes.count()
         seen = "batches of 1" if parts == 1 else "1 window in each process"
         raise RequestError(
-            f"batch_norm=batch with {seen}: {smallest[0]} of {config.model} sees a single value per channel of windows "
-            f"of {window[0]} x {window[1]}, which has no deviation; accepted: data.batch_size from {2 * parts}, or "
-            f"batch_norm={'' if parts == 1 else 'sync, '}renorm or frozen. Change one of them."
+            f"batch_norm={config.batch_norm} with {seen}: {smallest[0]} of {config.model} sees a single value per "
+            f"channel of windows of {window[0]} x {window[1]}, which has no deviation; accepted: data.batch_size from "
+            f"{2 * parts}, or batch_norm={'' if parts == 1 else 'sync, '}renorm or frozen. Change one of them."
         )

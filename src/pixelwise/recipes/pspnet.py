@@ -11,9 +11,8 @@ Hardware and hours: eight GPUs with shared batch statistics in semseg; hours not
 are part of the method: with a few windows a process, another PSPNet fell from 0.7976 to 0.6913 on Cityscapes.
 
 Scores of semseg come from sliding windows with strides of two thirds and mirrored images, single scale and six scales.
-The new layers learn ten times as fast. Everything decays, normalisations and biases too.
-
-Under torchrun these are the statistics of all processes' windows. What lies beyond an image does not count in the loss.
+The new layers learn ten times as fast. Everything decays, normalisations and biases too. Under torchrun statistics are
+those of all processes' windows. What lies beyond an image does not count in the loss.
 
 Departures: turns of up to 10 degrees reach all samples, there half of them; a blurred sample has a standard deviation
 of up to 1.1 pixels, there that of a 5x5 kernel. Beyond an image it is mirrored, there filled with the mean colour.
