@@ -224,6 +224,18 @@ def test_staged_fcn_at_tiny_size(data: Path, tmp_path: Path) -> None:
             "deeplabv3_resnet101",
             ["options.base_channels=1", "options.blocks=[1,1,1,1]", "data.crop=[33,33]", "data.batch_size=2"],
         ),
+        (
+            "pspnet50_ade20k_paper",
+            ["options.base_channels=2", "options.blocks=[1,1,1,1]", "data.crop=[33,33]", "data.batch_size=2"],
+        ),
+        ("gcn_voc", ["options.base_channels=1", "options.blocks=[1,1,1,1]", "options.k=3", "data.crop=[64,64]"]),
+        (
+            "fusionnet",
+            [
+                *("options.base_channels=1", "options.depth=1"),
+                *("data.crop=[32,32]", "data.beyond=4", "augment.elastic_sigma=0.5"),
+            ],
+        ),
         ("modern", ["model=deeplabv2_vgg16_aspp_s", "options.base_channels=1", "data.crop=[32,32]"]),
     ],
 )
