@@ -3,14 +3,16 @@
 
 Command: pixelwise train ADE20K --recipe pspnet50_ade20k --weights resnet50.safetensors --out RUN, with the weights made
 by pixelwise import-weights pspnet_resnet50 resnet50_v2.pth --trunk --num-classes 150 --out resnet50.safetensors of
-hszhao/semseg's classifier with the deep stem. Then pixelwise evaluate RUN ADE20K --scales 0.5,0.75,1,1.25,1.5,1.75
---flip.
+hszhao/semseg's classifier with the deep stem. Then pixelwise evaluate RUN ADE20K --window 473 --long-side 512 --flip,
+and for six scales with --scales 0.5,0.75,1,1.25,1.5,1.75; on Cityscapes with --window 713 --long-side 2048. The Caffe
+release takes a pixel more (513, 2049) and --fusion flip_logit_sum.
 Data: ADE20K, 20,210 training images, scores on the 2000 of val; VOC 2012 with SBD, 10,582 and 1449; Cityscapes, 2975
 and 500.
 Hardware and hours: eight GPUs with shared batch statistics in semseg; hours not verified. Statistics over 16 windows
 are part of the method: with a few windows a process, another PSPNet fell from 0.7976 to 0.6913 on Cityscapes.
 
-Scores of semseg come from sliding windows with strides of two thirds and mirrored images, single scale and six scales.
+Scores of semseg come from sliding windows with strides of two thirds and mirrored images, at one scale and at six,
+which are shares of the longer side's 512 or 2048 pixels and not of the image's own.
 The new layers learn ten times as fast. Everything decays, normalisations and biases too. Under torchrun statistics are
 those of all processes' windows. What lies beyond an image does not count in the loss.
 
