@@ -59,6 +59,31 @@ def test_published_weights_bring_their_normalisation(cells: Path, published: Pat
     assert card.normalisation.mean == pytest.approx([value / 255 for value in MEAN])
 
 
+@pytest.mark.parametrize(
+    ("normalisation", "wanted"),
+    [
+        (Normalisation(intensity_range=(0, 255), mean=(0.485,), std=(0.229,)), ((123.675,), (58.395,), None)),
+        (Normalisation(intensity_range=(0, 255), mean=(0.4,), std=(0.2,), per_image=True), (None, None, True)),
+    ],
+)
+def test_deviations_and_the_way_come_with_weights_too(
+    normalisation: Normalisation,
+    wanted: tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool | None],
+    cells: Path,
+    published: Path,
+    tmp_path: Path,
+) -> None:
+    model, card = load_model(published)
+    save_model(tmp_path / "other.safetensors", model, card.model_copy(update={"normalisation": normalisation}))
+    values = {"data": {"path": str(cells)}, "weights": str(tmp_path / "other.safetensors"), "budget": {"iterations": 2}}
+    train(build_config(values, TINY), tmp_path / "run")
+    data = read_config(tmp_path / "run/config.yaml").data
+    mean, std, per_image = wanted
+    assert data.mean == (mean if mean is None else pytest.approx(mean))
+    assert data.std == (std if std is None else pytest.approx(std))
+    assert data.normalise_per_image is per_image
+
+
 def test_what_is_asked_for_beats_it(cells: Path, published: Path, tmp_path: Path) -> None:
     values = {"data": {"path": str(cells)}, "weights": str(published), "budget": {"iterations": 2}}
     train(build_config(values, (*TINY, "data.normalise_per_image=false")), tmp_path / "run")

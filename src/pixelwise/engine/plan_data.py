@@ -14,23 +14,20 @@ from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import RANDOM, TrainConfig
 from pixelwise.engine.model_file import build_twin, card_of
 from pixelwise.engine.plan import AnyConfig, Plan
-from pixelwise.engine.start import classifier_card, image_statistics, weights_file
+from pixelwise.engine.start import image_statistics, weights_file
 from pixelwise.errors import RequestError
 from pixelwise.layers.frozen_batch_norm import FrozenBatchNorm2d
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
-from pixelwise.registry import PRETRAINED
 
 FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
 BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
+REASON = "as the images were brought that the weights have seen"
 MUCH_SMALLER = 0.5  # of the image's area
 
 
 def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation:
     """Settle how images become network input; the data card says what suits the data."""
-    _as_the_classifier(plan, card)
-    mean = _published_mean(plan, card)
-    if mean is not None:
-        plan.decide("as the published weights want their images", mean=mean)
+    _as_the_weights_saw(plan, card)
     if plan.config.data.mean is not None:
         return _subtract(plan.config.data.mean, plan.config.data.std, card)
     if plan.config.data.normalise_per_image is None:
@@ -40,32 +37,20 @@ def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation
     return card.normalisation.model_copy(update={"per_image": plan.config.data.normalise_per_image})
 
 
-def _as_the_classifier(plan: Plan[AnyConfig], card: ImagesCard) -> None:
-    """Bring images as the classifier saw them whose trunk is taken, unless the configuration says how."""
-    data, classifier = plan.config.data, classifier_card(plan.config)
-    if classifier is None or data.mean or data.normalise_per_image is not None or card.dtype != "uint8":
+def _as_the_weights_saw(plan: Plan[AnyConfig], card: ImagesCard) -> None:
+    """Bring images as those were brought that a file of weights has seen, unless the configuration says how."""
+    data, file = plan.config.data, weights_file(plan.config)
+    if file is None or data.mean or data.normalise_per_image is not None:
         return
-    reason = "as the classifier of the weights saw its images"
-    statistics = image_statistics(classifier)
-    if statistics is not None and classifier.in_channels == card.channels:
-        plan.decide(reason, mean=statistics[0], std=statistics[1])
-    elif classifier.normalisation.per_image:
-        plan.decide(reason, normalise_per_image=True)
-
-
-def _published_mean(plan: Plan[AnyConfig], card: ImagesCard) -> tuple[float, ...] | None:
-    """Return the mean that comes with weights of the Caffe age, where the configuration leaves it open."""
-    config = plan.config
-    if config.weights in (None, PRETRAINED) or config.data.mean or config.data.normalise_per_image is not None:
-        return None
-    file = weights_file(config)
-    given = None if file is None else card_of(file)
+    given = card_of(file)
     if given is None or given.in_channels != card.channels:
-        return None
-    normalisation = given.normalisation
-    if normalisation.per_image or set(normalisation.std) != {1 / BYTE}:
-        return None
-    return tuple(value * BYTE for value in normalisation.mean)
+        return
+    statistics = image_statistics(given)
+    if statistics is not None:
+        mean, std = statistics
+        plan.decide(REASON, mean=mean, **({} if set(std) == {1.0} else {"std": std}))
+    elif given.normalisation.per_image:
+        plan.decide(REASON, normalise_per_image=True)
 
 
 def _subtract(mean: tuple[float, ...], std: tuple[float, ...] | None, card: ImagesCard) -> Normalisation:

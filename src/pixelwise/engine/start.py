@@ -138,7 +138,7 @@ def _layers(names: tuple[str, ...]) -> str:
 
 
 def image_statistics(card: ModelCard) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and deviation, in values of 0..255, of the images that a classifier saw.
+    """Return mean and deviation, in values of 0..255, of the images that a network saw.
 
     None where they are not the same for all images, or not those of 8-bit images.
     """
