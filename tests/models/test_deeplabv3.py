@@ -154,6 +154,19 @@ def test_logits_are_torchvisions(blocks: tuple[int, ...]) -> None:
     assert ours.aux_weights == (0.5,)
 
 
+def test_initialisation() -> None:
+    """The trunk from N(0, 2 / fan_out); pyramid and classifier as PyTorch's layers, evenly within 1 / sqrt(fan_in)."""
+    torch.manual_seed(0)
+    model = deeplabv3_resnet50(num_classes=30, base_channels=16, blocks=(1, 1, 1, 1))
+    trunk = model.get_parameter("backbone.layer4.0.conv2.weight")
+    assert trunk.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    pyramid = pyramid_of(model)
+    for weight in (pyramid.convs[1][0].weight, pyramid.project[0].weight, model.get_parameter("classifier.1.weight")):
+        bound = weight[0].numel() ** -0.5
+        assert 0.95 * bound < weight.abs().max().item() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
 def test_torchvisions_head_is_one_convolution_more() -> None:
     assert count(meta(deeplabv3_resnet101, head="torchvision", aux=False)) == 58_630_997 == 58_040_661 + 590_336
 

@@ -13,7 +13,7 @@ from pixelwise.backbones.drn import BasicBlock
 from pixelwise.engine.describe import describe
 from pixelwise.engine.layer_table import layer_table, receptive_fields
 from pixelwise.errors import RequestError
-from pixelwise.models import create_model, model_info
+from pixelwise.models import create_model, list_models, model_info
 from pixelwise.models.drn import DRN
 from pixelwise.models.drnseg import DRNSeg
 
@@ -45,13 +45,13 @@ def count(model: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "options", "whole", "backbone", "head"),
     [
-        ("drn_a_18", {}, 11_689_512, 11_176_512, None),
-        ("drn_a_34", {}, 21_797_672, 21_284_672, None),
+        ("drn_a_18", {}, 11_689_512, 11_176_512, 11_186_259),
+        ("drn_a_34", {}, 21_797_672, 21_284_672, 21_294_419),
         ("drn_a_50", {}, 25_557_032, 23_508_032, 23_546_963),
-        ("drn_b_26", {}, 21_126_584, 20_613_584, None),
+        ("drn_b_26", {}, 21_126_584, 20_613_584, 20_623_331),
         ("drn_c_26", {}, 21_126_584, 20_613_584, 20_623_331),
         ("drn_c_42", {}, 31_234_744, 30_721_744, 30_731_491),
-        ("drn_c_58", {}, 41_591_608, 41_078_608, None),
+        ("drn_c_58", {}, 41_591_608, 41_078_608, 41_088_355),
         ("drn_d_22", {}, 16_393_752, 15_880_752, 15_890_499),
         ("drn_d_38", {}, 26_501_912, 25_988_912, 25_998_659),
         ("drn_d_54", {}, 35_809_176, 35_296_176, 35_305_923),
@@ -69,12 +69,13 @@ def count(model: nn.Module) -> int:
         ),
     ],
 )
-def test_parameter_counts(name: str, options: dict[str, object], whole: int, backbone: int, head: int | None) -> None:
+def test_parameter_counts(name: str, options: dict[str, object], whole: int, backbone: int, head: int) -> None:
     with torch.device("meta"):
         model = classifier(name, **options)
         assert count(model) == whole
         assert count(model) - count(model.fc) == backbone
-        if head is not None:
+        assert count(classifier(name, **options, num_classes=19)) == head  # 1x1 or linear, the same number
+        if name.replace("drn", "drnseg") in list_models():
             twin = segmenter(name.replace("drn", "drnseg"), **options)
             assert count(twin) == head
             assert dict(twin.named_buffers())["up.weight"].numel() == 256 * 19
