@@ -68,8 +68,9 @@ class _Spans:
         for row in range(len(self.steps) - 1, index + 1):
             layer = self.layers[row]
             step = Fraction(1) if layer.windows is None else _step_of(layer.windows[self.axis])
-            self.steps[row] = max(self.steps[source] for source in layer.inputs) * step
-            if self.repeating.issuperset(layer.inputs) and (self.period / self.steps[row]).denominator == 1:
+            self.steps[row] = step = max(self.steps[source] for source in layer.inputs) * step
+            # A step of 0: one cell spread over a map with its corners aligned, as behind a global pooling.
+            if step and self.repeating.issuperset(layer.inputs) and (self.period / step).denominator == 1:
                 self.repeating.add(row)
         if index not in self.repeating:
             return max(receptive_fields(self.layers[: index + 1], axis=self.axis, period=self.period) or [0])
