@@ -37,6 +37,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ignore_index=None,
         normalisation=normalisation_of(IMAGENET),
         licence=None,
+        origin="made here",
         options=NARROW,
     )
     save_model(path, model, card)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pixelwise.engine.describe import describe
+from pixelwise.engine.fold import fold_batch_norm
 from pixelwise.errors import RequestError
 from pixelwise.models import create_model, list_models, model_info
 from pixelwise.structures import ClassificationOutput, SegmentationOutput, aux_weights_of, size_rule_of
@@ -197,6 +198,24 @@ def test_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     image = torch.randn(1, 3, side, side)
     with torch.no_grad():
         assert torch.equal(model(image).logits, twin(image).logits)
+
+
+@every_network
+def test_folded_normalisations_leave_the_function(name: str) -> None:
+    model = build(name).double().eval()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.3)
+        nn.init.normal_(norm.running_mean, std=0.3)
+        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    side = smallest(model)
+    image = torch.randn(1, 3, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = model(image).logits
+        assert fold_batch_norm(model) <= len(norms)
+        torch.testing.assert_close(model(image).logits, wanted, rtol=1e-6, atol=1e-6 * float(wanted.abs().max()))
 
 
 @every_network

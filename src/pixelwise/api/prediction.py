@@ -14,6 +14,7 @@ import numpy as np
 from pixelwise.api.classes import predict_classes, refuse_crops, refuse_options
 from pixelwise.api.evaluation import given_boxes, load
 from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.engine.fold import fold_batch_norm
 from pixelwise.engine.model_file import Option, task_of
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
@@ -141,6 +142,7 @@ def predict(
     endings = [".png", *(ending for ending, wanted in asked.items() if wanted)]
     outputs = _plan_outputs(images, Path(out), endings)
     segmenter = load(run, options=options)
+    fold_batch_norm(segmenter.model)  # evaluate does not: its scores are to the digit those that training noted
     if whole_image:
         if segmenter.instance_wise is None:
             raise RequestError(
