@@ -167,7 +167,7 @@ def test_ways_up(upsample: str) -> None:
 
 
 def test_initialisation() -> None:
-    model = build("fusionnet_small", base_channels=16)
+    model = build(base_channels=16)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             assert not module.bias.any()
@@ -178,6 +178,26 @@ def test_initialisation() -> None:
     assert scales.mean().item() == pytest.approx(1, abs=0.002)
     assert scales.std().item() == pytest.approx(0.02, rel=0.05)
     assert not any(norm.bias.any() for norm in norms)
+
+
+def test_the_small_one_starts_with_residual_blocks_that_are_the_identity() -> None:
+    model, like = build("fusionnet_small", base_channels=4), build(base_channels=4)
+    state = model.state_dict()
+    for name, value in like.state_dict().items():  # all but the scales is as in `fusionnet`
+        assert not state[name].any() if name.endswith("branch.2.1.weight") else torch.equal(state[name], value)
+    blocks = [module for module in model.modules() if isinstance(module, Residual)]
+    assert len(blocks) == 9
+    norms = [block.branch[2][1] for block in blocks]
+    for block, norm in zip(blocks, norms, strict=True):
+        x = torch.randn(2, norm.num_features, 4, 4)
+        assert torch.equal(block(x), x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):  # the first step gives the scales a value, the second reaches the branches through them
+        optimizer.zero_grad()
+        model(torch.randn(2, 1, 32, 32)).logits.square().mean().backward()
+        optimizer.step()
+    assert all(norm.weight.any() for norm in norms)
+    assert all(block.branch[0][0].weight.grad.any() for block in blocks)
 
 
 @pytest.mark.parametrize(

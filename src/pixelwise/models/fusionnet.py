@@ -19,7 +19,8 @@ units of a chain are joined: here each has its own weights and sees the class pr
 
 Departures: the ports end in tanh, moved to [0, 1]. That is the logistic function of twice the number before it, so
 that the logits of `SegmentationOutput` and a softmax stand for it. Deconvolutions are initialised as convolutions are;
-the ports leave them as PyTorch has them.
+the ports leave them as PyTorch has them. `fusionnet_small`, ours, starts with residual blocks that are the identity:
+otherwise the gradient grows from block to block towards the image, and a short training learns less per step.
 """
 
 from __future__ import annotations
@@ -108,6 +109,13 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def silence(module: nn.Module) -> None:
+    """Set the scale of a residual branch's last normalisation to 0, so that the block starts as the identity."""
+    if isinstance(module, Residual):
+        scale, _ = [*module.branch.parameters()][-2:]
+        nn.init.zeros_(scale)
+
+
 class Unit(nn.Module):
     """An encoder, a bridge and a decoder whose long skips are sums; 50 convolutions at depth 4."""
 
@@ -162,6 +170,7 @@ class FusionNet(nn.Module):
         upsample: Upsample,
         activation: Activation,
         chain: int,
+        identity_start: bool = False,
     ) -> None:
         super().__init__()
         _check(base_channels, depth, chain, skip=skip, upsample=upsample, activation=activation)
@@ -182,6 +191,8 @@ class FusionNet(nn.Module):
             for index in range(chain)
         )
         self.apply(initialise)
+        if identity_start:
+            self.apply(silence)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
         """Segment float images (N, C, H, W) into logits (N, K, H, W); in training `aux` has those of earlier units.
@@ -283,4 +294,5 @@ def fusionnet_small(
         upsample=upsample,
         activation=activation,
         chain=chain,
+        identity_start=True,
     )
