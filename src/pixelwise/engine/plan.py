@@ -77,7 +77,16 @@ class Plan(Generic[AnyConfig]):
 
 
 def _shown(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """Write a value for people: sizes as 32 x 48, numbers of each channel as [117.54, 82.57].
+
+    >>> _shown((32, 48)), _shown((117.540402, 82.0)), _shown(0.5)
+    ('32 x 48', '[117.54, 82]', '0.5')
+    """
+    if not isinstance(value, tuple):
+        return str(value)
+    if any(isinstance(number, float) for number in value):
+        return f"[{', '.join(f'{number:.5g}' for number in value)}]"
+    return " x ".join(map(str, value))
 
 
 def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
