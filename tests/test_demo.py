@@ -23,7 +23,7 @@ def test_unseen_coins_are_found(tmp_path: Path) -> None:
     assert scores["per_class"]["coin"]["iou"] >= 0.93
 
 
-@pytest.mark.parametrize("data", ["coins", "cells"])
+@pytest.mark.parametrize("data", ["coins", pytest.param("cells", marks=pytest.mark.slow)])
 def test_the_whole_path_leaves_its_files(data: demo.DemoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MINUTES", 0.05)
     result = demo.demo(tmp_path / "out", data=data)

@@ -288,6 +288,7 @@ def test_greyscale_data_are_told_about_the_mean(tmp_path: Path) -> None:
         api.train(grey, recipe="fcn32s", out=tmp_path / "run", settings=["options.base_channels=1"])
 
 
+@pytest.mark.slow
 def test_deconvnet_trains_on_crops_of_its_own(tmp_path: Path) -> None:
     from pixelwise.data.microscopy import write_microscopy
 
