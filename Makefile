@@ -27,6 +27,8 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/warp.py
 	$(BIN)/python benchmarks/em_metrics.py
 	$(BIN)/python benchmarks/dense_inference.py
+	$(BIN)/python benchmarks/fully_connected.py
+	$(BIN)/python benchmarks/resnet_inference.py
 	$(BIN)/python benchmarks/startup.py
 
 $(VENV)/bin/python:
