@@ -11,6 +11,7 @@ Without `torchrun` every function here does what one process needs: nothing.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelwise.errors import RequestError, WorkError
@@ -29,6 +31,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 LONGEST_WAIT = timedelta(days=1)  # for the first process, which may write a report or prepare data for hours
 
 Result = TypeVar("Result")
+
+_GROUPS = itertools.count()  # that this process has joined; all processes join the same ones
 
 # The option that hands buffers round got another name in PyTorch 2.15.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -46,7 +50,10 @@ def joined() -> Iterator[None]:
     if place < gpus:
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if gpus and distributed.is_nccl_available() else "gloo"
-    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    store, own, number = next(rendezvous("env://", timeout=LONGEST_WAIT))
+    # torchrun's store outlives a group: under the same names a second one could find the addresses of the first.
+    store = distributed.PrefixStore(f"pixelwise {next(_GROUPS)}", store)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=own, world_size=number, timeout=LONGEST_WAIT)
     yield
     distributed.destroy_process_group()  # after an error the others may not answer any more: the process just ends
 
