@@ -261,8 +261,10 @@ def test_what_fits_several_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_layout_says_what_was_found(tmp_path: Path) -> None:
     root = put(tmp_path, "left/a.png", "right/a.png", "notes.txt")
     text = refusal(root)
-    assert text.startswith(f"{root} has no images/ and no masks/ (it holds: left, notes.txt, right). ")
-    assert " Accepted: a folder with images/ and masks/ " in text
+    assert text.startswith(
+        f"{root} has no images/ and no masks/ (it holds: left, notes.txt, right). It holds a folder for each class: "
+        "train a classifier on it, such as --model resnet50. Accepted: a folder with images/ and masks/ "
+    )
     assert text.endswith("Arrange the files so, or name another folder.")
     for name in ("images", "masks"):
         put(root, f"inner/{name}/a.png")

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pixelwise.engine.describe import describe
 from pixelwise.engine.fold import fold_batch_norm
 from pixelwise.engine.model_file import build_twin
 from pixelwise.errors import RequestError
@@ -248,6 +249,12 @@ def test_catalogue_and_parameter_count(name: str) -> None:
     assert info.fidelity in ("verified", "reconstructed", "ours")
     model = build_twin(name, num_classes=2, in_channels=3, options={})
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.slow
+@every_model
+def test_description_counts_the_same(name: str) -> None:
+    assert describe(name, num_classes=2, in_channels=3).parameters == PARAMETERS[name]
 
 
 @every_network
