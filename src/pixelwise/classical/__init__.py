@@ -1,0 +1,1 @@
+"""Segmentation before deep learning: filter banks, textons and boosted pixel classifiers."""
