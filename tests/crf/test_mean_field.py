@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf.dense import color_features, position_features
 from pixelwise.crf.exact import exact_mean_field, gaussian_matrix
-from pixelwise.crf.mean_field import Kernel, Normalization, mean_field
+from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, mean_field
 from pixelwise.errors import RequestError
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "crf" / "crf_240x180x5.npz"
@@ -183,3 +183,48 @@ def test_compatibility_of_another_size_is_refused() -> None:
 def test_exact_matrix_counts_each_point_itself() -> None:
     matrix = gaussian_matrix(np.array([[0.0], [1.0]]))
     np.testing.assert_allclose(matrix, [[1, np.exp(-0.5)], [np.exp(-0.5), 1]])
+
+
+def test_one_field_serves_many_inferences() -> None:
+    probabilities, kernels = toy()
+    field = MeanField([kernel.features for kernel in kernels], "after")
+    other = np.ascontiguousarray(probabilities[::-1])
+    for maps, weights, iterations in (
+        (probabilities, (3.0, 10.0), 2),
+        (other, (1.0, 4.0), 1),
+        (probabilities, (3.0, 10.0), 2),
+    ):
+        alone = [
+            Kernel(features=kernel.features, compatibility=weight, normalization="after")
+            for kernel, weight in zip(kernels, weights, strict=True)
+        ]
+        np.testing.assert_array_equal(
+            field.infer(maps, weights, iterations=iterations), mean_field(maps, alone, iterations=iterations)
+        )
+
+
+def test_each_number_of_iterations_is_the_run_of_its_own() -> None:
+    probabilities, kernels = toy()
+    field = MeanField([kernel.features for kernel in kernels])
+    found = list(field.infer_each(probabilities, (3.0, 10.0), iterations=(0, 1, 5)))
+    for beliefs, iterations in zip(found, (0, 1, 5), strict=True):
+        np.testing.assert_array_equal(beliefs, mean_field(probabilities, kernels, iterations=iterations))
+
+
+def test_what_a_field_refuses() -> None:
+    probabilities, kernels = toy()
+    features = [kernel.features for kernel in kernels]
+    field = MeanField(features)
+    with pytest.raises(RequestError, match=r"features of kernel 1 have 29 points, there are 30; accepted: one row"):
+        MeanField([features[0], features[1][:29]])
+    with pytest.raises(RequestError, match=r"normalizations are 'both' for 2 kernels; accepted: none, before, after"):
+        MeanField(features, "both")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"normalizations are \('after',\) for 2 kernels"):
+        MeanField(features, ("after",))
+    with pytest.raises(RequestError, match="there are 1 compatibilities and 2 kernels; accepted: one for each"):
+        field.infer(probabilities, [3.0], iterations=1)
+    with pytest.raises(RequestError, match=r"probabilities have shape \(3, 29\), there are 30 points"):
+        field.infer(probabilities[:, :29], (3.0, 10.0), iterations=1)
+    for iterations in ((5, 3), (-1,), ()):
+        with pytest.raises(RequestError, match="accepted: whole numbers from 0 on, each above the one before"):
+            next(field.infer_each(probabilities, (3.0, 10.0), iterations=iterations))
