@@ -138,11 +138,12 @@ class CRFRNN(nn.Module):
         count = self.iterations if self.training else self.test_iterations
         weights = Weights(*(layer.weight.to(dtype) for layer in (self.spatial, self.bilateral, self.compatibility)))
         unary, image = logits.to(dtype), images.detach().to(dtype)
+        refined: Tensor
         if logits.is_meta or torch.compiler.is_exporting() or not _needs_gradient(unary, weights):
-            refined: Tensor = _infer(unary, image, *weights, count, list(self.sigmas), self.method == "exact")
-            return refined
-        with torch.autocast(logits.device.type, enabled=False):
-            refined = refine(unary, image, weights, iterations=count, sigmas=self.sigmas, method=self.method)
+            refined = _infer(unary, image, *weights, count, list(self.sigmas), self.method == "exact")
+        else:
+            with torch.autocast(logits.device.type, enabled=False):
+                refined = refine(unary, image, weights, iterations=count, sigmas=self.sigmas, method=self.method)
         return refined
 
     def extra_repr(self) -> str:
