@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixelwise.crf.exact import exact_mean_field
 from pixelwise.crf.mean_field import Kernel, MeanField, Normalization
 from pixelwise.crf.torch_dense import pixel_features
+from pixelwise.crf.torch_lattice import Sums
 from pixelwise.crf.torch_mean_field import TorchMeanField
 from pixelwise.errors import RequestError
 
@@ -153,6 +155,30 @@ def test_inference_repeats_to_the_bit_and_keeps_no_gradient() -> None:
     first = field.infer(probabilities.requires_grad_(), [3.0, 10.0], iterations=5)
     assert not first.requires_grad
     assert torch.equal(first, field.infer(probabilities, [3.0, 10.0], iterations=5))
+
+
+def test_an_iteration_reads_nothing_back_from_a_gpu() -> None:
+    """Tensors without values stand for a GPU's: whatever asks for a value, or mixes devices, raises."""
+    field = TorchMeanField(toy()[1])
+    mode = FakeTensorMode()
+
+    def moved(sums: Sums) -> Sums:
+        rows, starts, weights = (
+            each if each is None else torch.empty(each.shape, dtype=each.dtype, device="cuda")
+            for each in (sums.rows, sums.starts, sums.weights)
+        )
+        assert rows is not None
+        assert starts is not None
+        return Sums(rows, starts, weights)
+
+    with mode:
+        field._splats = [moved(each) for each in field._splats]
+        field._blurs = [[moved(each) for each in blurs] for blurs in field._blurs]
+        field._slice = moved(field._slice)
+        compatibilities = [3.0, torch.empty(3, 3, device="cuda")]
+        found = field.infer(torch.empty(3, 30, device="cuda"), compatibilities, iterations=2)
+    assert found.device.type == "cuda"
+    assert found.shape == (3, 30)
 
 
 def test_strong_weights_do_not_overflow() -> None:

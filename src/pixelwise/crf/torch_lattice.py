@@ -4,13 +4,12 @@ A. Adams, J. Baek, A. Davis, "Fast High-Dimensional Filtering Using the Permutoh
 
 Vertices are found by sorting their packed keys instead of hashing them, and every step of a filtering is a gather:
 splatting sums the points of each vertex, blurring a vertex and its two neighbours, slicing the vertices of each point.
-`Sums` does all three in one kernel each, without a table of products in between. Nothing is scattered with atomics,
-whose order, and so the last digits, would change from run to run on a GPU. A sparse matrix product is no choice there
-either: PyTorch calls algorithms of cuSPARSE that do not promise equal digits.
-
-On the CPU, one thread, 500 x 375 points with 21 channels on both lattices of the usual CRF (`benchmarks/
-dense_crf_gpu.py --forms`): see there for how much slower sparse products and `index_add_` are. None of this has been
-run on a GPU yet.
+`Sums` does all three with `embedding_bag`, one kernel each, without a table of products in between. Nothing is
+scattered with atomics, whose order, and so the last digits, would change from run to run on a GPU; nor are sparse
+matrix products taken, since those that PyTorch calls in cuSPARSE do not promise equal digits either. Both are slower
+on the CPU: on one thread, for 21 channels on both lattices of the usual CRF at 500 x 375, splatting took 25 ms, as a
+sparse product 53 ms, with `index_add_` 324 ms; slicing took 10, 49 and, by indexing, 713 ms
+(`benchmarks/dense_crf_gpu.py --forms`). None of this has been run on a GPU yet.
 
 Axes: N points, d features, R = d + 1 vertices of a simplex, B sets of points, P = B N points of all sets, M vertices of
 all lattices, C channels.
@@ -86,11 +85,12 @@ class TorchLattice:
         self.shape, self.d = tuple(features.shape[:-1]), features.shape[-1]
         keys, self.weights = _embed(features.detach().reshape(-1, self.d))
         packed, vertices = _number(keys, math.prod(self.shape[:-1]))
-        self.num_vertices, self.ids = len(vertices.values), vertices.ids.view_as(keys)
+        self.num_vertices = len(vertices.values)
         self.entries, self.counts = vertices.order, vertices.counts
         self.splats = splatting(self.entries // (self.d + 1), self.weights.flatten()[self.entries], self.counts)
         self.blurs = _blurring(packed, vertices.values, self.d, self.weights.dtype)
-        self.slice = slicing(self.ids, self.weights)
+        self.slice = slicing(vertices.ids.view_as(keys), self.weights)
+        self.ids = self.slice.rows.view_as(keys)
 
     @property
     def gain(self) -> float:
@@ -183,7 +183,7 @@ def splatting(points: Tensor, weights: Tensor, counts: Tensor) -> list[Sums]:
 
 def _indices(rows: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in 32 bits where those suffice."""
-    kind = torch.int32 if len(rows) < 2**31 else torch.int64
+    kind = torch.int32 if rows.numel() < 2**31 else torch.int64
     return rows.to(kind), starts.to(kind)
 
 
@@ -261,32 +261,30 @@ def _blurring(packed: Tensor, vertices: Tensor, d: int, dtype: torch.dtype) -> l
 
     Along axis j a vertex's neighbour below has every coordinate one less, and coordinate j d more; see `lattice.py`.
     """
-    _, steps, _ = embedding(d)
-    r_bits, _ = layout(d)
-    one = int(steps.sum())  # of every quotient
+    r_bits, q_bits = layout(d)
+    steps = torch.as_tensor(embedding(d)[1], device=packed.device)[:, None]  # (R, 1)
+    every = sum(1 << (r_bits + q_bits * j) for j in range(d))
     keys = packed[vertices % len(packed)]
     remainder = keys & ((1 << r_bits) - 1)
-    lower = torch.where(remainder == 0, keys + (d - one), keys - 1)
-    upper = torch.where(remainder == d, keys - (d - one), keys + 1)
+    below = torch.where(remainder == 0, keys + (d - every), keys - 1) + steps
+    above = torch.where(remainder == d, keys - (d - every), keys + 1) - steps
+    wanted = torch.stack([below, above], dim=-1)  # (R, M, 2)
+    neighbours, there = _find(wanted, packed, vertices[:, None])
     own = torch.arange(len(keys), device=keys.device)
-    starts, blurs = 3 * own, []
-    for step in steps.tolist():
-        rows, weights = [own], [torch.ones_like(own, dtype=dtype)]
-        for wanted in (lower + step, upper - step):
-            place, there = _find(wanted, packed, vertices)
-            rows.append(torch.where(there, place, own))
-            weights.append(0.5 * there.to(dtype))
-        blurs.append(Sums(*_indices(torch.stack(rows, dim=1).flatten(), starts), torch.stack(weights, dim=1).flatten()))
-    return blurs
+    alone = own.expand(d + 1, -1)[..., None]  # (R, M, 1)
+    rows = torch.cat([alone, torch.where(there, neighbours, alone)], dim=-1)  # (R, M, 3)
+    weights = torch.cat([torch.ones_like(alone, dtype=dtype), 0.5 * there.to(dtype)], dim=-1)
+    rows, starts = _indices(rows.flatten(1), 3 * own)
+    return [Sums(rows[axis], starts, weights[axis].flatten()) for axis in range(d + 1)]
 
 
 def _find(wanted: Tensor, packed: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
-    """Find each vertex's wanted neighbour, int64 (M,), among those of its set: return its number, and whether there."""
+    """Find wanted neighbours, int64 (R, M, 2), of vertices (M, 1), each in its set: their numbers, and who is there."""
     place = torch.searchsorted(packed, wanted).clamp_(max=len(packed) - 1)
     there = packed[place] == wanted
     place += vertices - vertices % len(packed)  # in its own set
-    number = torch.searchsorted(vertices, place).clamp_(max=len(vertices) - 1)
-    return number, there & (vertices[number] == place)
+    number = torch.searchsorted(vertices[:, 0], place).clamp_(max=len(vertices) - 1)
+    return number, there & (vertices[number, 0] == place)
 
 
 def _check(features: Tensor) -> None:
