@@ -117,6 +117,31 @@ TWINS = {
     "resnet152": "resnet50",
 }
 
+# Exported among the slow tests: of a class, and so with a `forward`, that its sibling exports among the fast ones.
+EXPORTED_BY_KIN = {
+    "unet": "unet_small",
+    "unet_padded": "unet_small",
+    "fcn8s_vgg16_atonce": "fcn8s_vgg16",
+    "segnet_vgg16": "bayesian_segnet_vgg16",
+    "segnet_basic": "bayesian_segnet_basic",
+    "dilated_frontend_vgg16": "dilation10_cityscapes",
+    "dilation8_voc": "dilation10_cityscapes",
+    "dilation8_camvid": "dilation10_cityscapes",
+    "dilation7_kitti": "dilation10_cityscapes",
+    "deeplabv1_vgg16_7x7": "deeplabv1_vgg16_4x4_r8",
+    "deeplabv1_vgg16_4x4_r4": "deeplabv1_vgg16_4x4_r8",
+    "deeplabv2_vgg16_largefov": "deeplabv1_vgg16_largefov",
+    "deeplabv2_vgg16_aspp_s": "deeplabv2_vgg16_aspp_l",
+    "drn_a_50": "drn_a_18",
+    "drn_b_26": "drn_d_22",
+    "drn_c_26": "drn_d_22",
+    "drn_c_58": "drn_d_22",
+    "drn_d_54": "drn_d_22",
+    "drnseg_a_50": "drnseg_d_22",
+    "drnseg_c_26": "drnseg_d_22",
+    "drnseg_d_54": "drnseg_d_22",
+}
+
 every_model = pytest.mark.parametrize("name", list_models())
 every_network = pytest.mark.parametrize("name", [name for name in list_models() if name not in TWINS])
 
@@ -177,12 +202,12 @@ def test_odd_sizes_run_or_are_answered_with_sizes_that_run(name: str, side: int)
     model = build(name).eval()
     rule = size_rule_of(model)
     image = torch.zeros(1, 3, side, side)
-    if rule.is_legal(side):
-        assert model(image).logits.shape == promised(name, model, image)
-        return
-    with pytest.raises(RequestError, match=rf"height {side} \(nearest legal: .*{rule.at_least(side)}"):
-        model(image)
-    with torch.no_grad():
+    with torch.inference_mode():
+        if rule.is_legal(side):
+            assert model(image).logits.shape == promised(name, model, image)
+            return
+        with pytest.raises(RequestError, match=rf"height {side} \(nearest legal: .*{rule.at_least(side)}"):
+            model(image)
         for legal in {rule.at_least(side), rule.at_most(side)}:
             image = torch.zeros(1, 3, legal, legal)
             assert model(image).logits.shape == promised(name, model, image)
@@ -225,7 +250,11 @@ def test_seed_decides_the_initialisation(name: str) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@every_network
+def exported(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slow) if name in EXPORTED_BY_KIN else name
+
+
+@pytest.mark.parametrize("name", [exported(name) for name in list_models() if name not in TWINS])
 def test_export_agrees(name: str) -> None:
     model = build(name).eval()
     side = smallest(model)
@@ -238,6 +267,13 @@ def test_export_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_is_its_sibling_in_debug_size(name: str) -> None:
     assert str(build(name)) == str(build(TWINS[name]))
+
+
+@pytest.mark.parametrize("name", EXPORTED_BY_KIN)
+def test_what_exports_in_its_place_is_of_the_same_class(name: str) -> None:
+    sibling = EXPORTED_BY_KIN[name]
+    assert sibling not in EXPORTED_BY_KIN
+    assert type(build(name)) is type(build(sibling))
 
 
 @every_model
@@ -262,4 +298,5 @@ def test_description_counts_the_same(name: str) -> None:
 def test_any_number_of_channels_and_classes(name: str, channels: int) -> None:
     model = build(name, num_classes=1, in_channels=channels).eval()
     side = smallest(model)
-    assert model(torch.zeros(1, channels, side, side)).logits.shape[1] == 1
+    with torch.inference_mode():
+        assert model(torch.zeros(1, channels, side, side)).logits.shape[1] == 1
