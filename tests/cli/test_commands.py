@@ -314,7 +314,15 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert "create_model" in done.stdout
 
 
-def test_a_process_ends_with_the_exit_code_and_the_message(tmp_path) -> None:
+def test_a_process_ends_with_the_exit_code_and_the_message() -> None:
+    done = in_a_process("trian")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: Unknown command 'trian'")
+
+
+@pytest.mark.slow
+def test_a_refused_training_leaves_nothing_behind(tmp_path) -> None:
     done = in_a_process("train", "nowhere", "--out", "run", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -322,19 +330,32 @@ def test_a_process_ends_with_the_exit_code_and_the_message(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_installed_command_prints_json(tmp_path) -> None:
+def installed_command() -> Path:
     command = Path(sys.executable).with_name("pixelwise")
     if not command.exists():
         pytest.skip("pixelwise is not installed as a command beside this Python")
-    done = subprocess.run([command, "models", "--json"], capture_output=True, text=True, timeout=600, check=True)
+    return command
+
+
+def test_the_installed_command_answers() -> None:
+    done = subprocess.run([installed_command(), "--help"], capture_output=True, text=True, timeout=600, check=True)
+    assert done.stdout.startswith("Usage: pixelwise ")
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_installed_command_prints_json() -> None:
+    command = [installed_command(), "models", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert json.loads(done.stdout)[0]["family"] == "U-Net"
     assert done.stderr == ""
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+@pytest.mark.parametrize("word", ["--help", pytest.param("models", marks=pytest.mark.slow)])
+def test_a_reader_that_goes_away_is_no_error(word: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-c", "from pixelwise.cli import main; main()", "models"]
+    command = [sys.executable, "-c", "from pixelwise.cli import main; main()", word]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     os.close(writing)
     assert "Traceback" not in done.stderr

@@ -24,9 +24,13 @@ def values(seed: int, count: int, channels: int = 2) -> Float:
     return np.random.default_rng(seed).normal(size=(count, channels)).astype(np.float32)
 
 
+# The loops are compiled anew for every number of features; the fast tests have 1, 2, 5 and 8.
 @pytest.mark.parametrize(
     ("d", "wanted"),
-    [(1, 0.8333334), (2, 0.9000000), (3, 0.9444445), (4, 0.9705883), (5, 0.9848485), (6, 0.9923077)],
+    [
+        *[(1, 0.8333334), (2, 0.9000000), (5, 0.9848485)],
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(3, 0.9444445), (4, 0.9705883), (6, 0.9923077)]),
+    ],
 )
 def test_a_point_alone_sees_itself(d: int, wanted: float) -> None:
     found = Lattice(np.zeros((1, d), dtype=np.float32)).filter(np.ones((1, 1), dtype=np.float32))
@@ -90,7 +94,7 @@ def test_reversed_blur_is_the_transposed_filter(seed: int, d: int, count: int) -
 
 
 def test_the_filter_is_linear() -> None:
-    lattice = Lattice(points(0, 50, 3))
+    lattice = Lattice(points(0, 50, 2))
     a, b = values(1, 50), values(2, 50)
     np.testing.assert_allclose(lattice.filter(a + 2 * b), lattice.filter(a) + 2 * lattice.filter(b), atol=1e-4)
 
@@ -108,7 +112,7 @@ def test_threads_change_nothing(d: int) -> None:
 
 
 def test_neighbours_know_each_other() -> None:
-    lattice = Lattice(points(5, 200, 3))
+    lattice = Lattice(points(5, 200, 5))
     for below, above in lattice.neighbours:
         there = np.flatnonzero(below < lattice.num_vertices)
         assert len(there)
