@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelwise.api import check, evaluate, load, load_classifier, look, predict, score, train
+    from pixelwise.api import check, evaluate, load, load_classifier, look, predict, refine, score, train
     from pixelwise.crf.dense import dense_crf
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
@@ -26,6 +26,7 @@ _HOMES = {
     "load_classifier": "pixelwise.api",
     "look": "pixelwise.api",
     "predict": "pixelwise.api",
+    "refine": "pixelwise.api",
     "score": "pixelwise.api",
     "SegmentationOutput": "pixelwise.structures",
     "SizeRule": "pixelwise.structures",
@@ -45,6 +46,7 @@ __all__ = [
     "load_classifier",
     "look",
     "predict",
+    "refine",
     "score",
     "train",
 ]

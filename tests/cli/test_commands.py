@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "score",
     "predict",
+    "refine",
     "report",
     "look",
     "import-weights",

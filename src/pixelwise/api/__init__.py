@@ -3,6 +3,7 @@
 from pixelwise.api.check import check
 from pixelwise.api.evaluation import evaluate, load
 from pixelwise.api.prediction import Predicted, find_images, predict
+from pixelwise.api.refinement import RefinedFile, refine
 from pixelwise.api.reports import report
 from pixelwise.api.scores import score
 from pixelwise.api.training import train
@@ -12,6 +13,7 @@ from pixelwise.report.look import Looked, look
 __all__ = [
     "Looked",
     "Predicted",
+    "RefinedFile",
     "check",
     "evaluate",
     "find_images",
@@ -19,6 +21,7 @@ __all__ = [
     "load_classifier",
     "look",
     "predict",
+    "refine",
     "report",
     "score",
     "train",

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("pixelwise.cli.evaluate", "Score a run on a data set."),
     "score": ("pixelwise.cli.score", "Score predictions made by any program."),
     "predict": ("pixelwise.cli.predict", "Segment images of any size."),
+    "refine": ("pixelwise.cli.refine", "Refine class probabilities with the image: the dense CRF."),
     "report": ("pixelwise.cli.report", "Write the report of a run again."),
     "look": ("pixelwise.cli.look", "Draw filters, activations, probabilities and receptive fields."),
     "import-weights": ("pixelwise.cli.import_weights", "Turn published weights into a model file."),
