@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pixelwise.classical.boosting import Boosting
 from pixelwise.classical.filter_bank import filter_bank
@@ -157,9 +158,11 @@ class TextonBoost:
             )
         report = on_progress or (lambda stage, done, total: None)
         threads = num_threads or usable_cores()
-        if self.dictionary is None:
-            self.dictionary = self._learn_textons(images, report, threads)
-        maps, classes = self._read(images, labels, ignore_index, report, threads)
+        # One thread inside each of ours: k-means sums in one order, and so finds the same, everywhere.
+        with threadpool_limits(limits=1):
+            if self.dictionary is None:
+                self.dictionary = self._learn_textons(images, report, threads)
+            maps, classes = self._read(images, labels, ignore_index, report, threads)
         boosting = Boosting(self, self._features, maps, classes, num_threads=threads)
         for m in range(len(self.stumps)):
             boosting.boosting.replay(self.stumps[m])
@@ -209,7 +212,7 @@ class TextonBoost:
                     f"whole numbers from 0 to {self.num_classes - 1}, and -1 or {ignore_index} for pixels that don't "
                     "count. Map other labels to these."
                 )
-            return self._textons(image), np.where(counted, truth, -1).astype(np.int16)
+            return self._textons(image), np.where(counted, truth.astype(np.int16), np.int16(-1))
 
         count = len(images)
         pairs = _in_order(read, range(count), lambda done: report("textons", done, count), threads)

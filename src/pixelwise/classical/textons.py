@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from pixelwise.classical import texton_loops
+from pixelwise.classical.vector import TEXTONS
 from pixelwise.errors import RequestError
 
 Float = NDArray[np.float32]
@@ -22,7 +23,6 @@ FLAT = 1e-6  # standard deviation of a response, in units of Lab, below which it
 DEPENDENT = 1e-6  # share of the largest variance below which a combination of responses is rounding noise
 MOST_TEXTONS = 65535
 BATCH = 4096  # samples of a step of k-means
-BLOCK = 512  # pixels that are compared with all textons at once, so that the scores stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,17 +83,16 @@ class TextonDictionary:
             uint16 (H, W).
         """
         num_responses, height, width = responses.shape
-        # The nearest centre c of x has the largest x c - c c / 2; the second term is the last row of the matrix.
-        half_norms = 0.5 * np.square(self.centres, dtype=np.float64).sum(axis=1)
-        matrix = np.vstack([self.centres.T, -half_norms]).astype(np.float32)  # (R + 1, T)
-        whitened = np.ones((height * width, num_responses + 1), dtype=np.float32)
-        whitened[:, :-1] = (responses.reshape(num_responses, -1).T - self.mean) @ self.whitening.T
+        centred = responses.reshape(num_responses, -1) - self.mean[:, None]
+        whitened = np.zeros_like(centred)
+        texton_loops.multiply(self.whitening, centred, whitened)
+        # Filled up to whole steps of the loop, by textons that nothing is near to.
+        more = -self.num_textons % TEXTONS
+        centres = np.pad(self.centres, ((0, more), (0, 0)))
+        half_norms = (0.5 * np.square(self.centres, dtype=np.float64).sum(axis=1)).astype(np.float32)
+        half_norms = np.pad(half_norms, (0, more), constant_values=np.inf)
         nearest = np.empty(height * width, dtype=np.uint16)
-        scores = np.empty((BLOCK, self.num_textons), dtype=np.float32)
-        with threadpool_limits(limits=1):
-            for first in range(0, len(nearest), BLOCK):
-                block = whitened[first : first + BLOCK]
-                nearest[first : first + BLOCK] = np.dot(block, matrix, out=scores[: len(block)]).argmax(axis=1)
+        texton_loops.assign((0,) * num_responses, whitened, centres, half_norms, nearest)
         return nearest.reshape(height, width)
 
 
@@ -111,7 +110,7 @@ def _whitening(responses: Float, mean: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _k_means(whitened: Float, num_textons: int, seed: int) -> Float:
-    """Return the centres, float32 (T, R). One thread: the order of sums, and so the result, is the same everywhere."""
+    """Return the centres, float32 (T, R)."""
     from sklearn.cluster import MiniBatchKMeans
 
     means = MiniBatchKMeans(
@@ -123,6 +122,5 @@ def _k_means(whitened: Float, num_textons: int, seed: int) -> Float:
         max_iter=10,
         random_state=seed,
     )
-    with threadpool_limits(limits=1):
-        means.fit(whitened)
+    means.fit(whitened)
     return np.ascontiguousarray(means.cluster_centers_, dtype=np.float32)

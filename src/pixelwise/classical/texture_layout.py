@@ -159,7 +159,12 @@ class SampledPixels:
         # A grid has a column more than the image: differences end there.
         cells = [rows * (grid.shape[1] + 1) + columns for (rows, columns), grid in zip(chosen, grids, strict=True)]
         self.cells = np.concatenate(cells).astype(np.int32)
-        self.first_sample = np.cumsum([0, *(len(part) for part in cells)])
+        # Samples of image n's row y of the grid: from row_samples[first_row[n] + y] to the next entry.
+        per_row = [
+            np.append(np.bincount(rows, minlength=len(grid)), 0) for (rows, _), grid in zip(chosen, grids, strict=True)
+        ]
+        self.first_row = np.cumsum([0, *(len(part) for part in per_row)])
+        self.row_samples = np.cumsum([0, *np.concatenate(per_row)])
         sizes = np.array([textons.shape for textons in maps])
         self.height, self.width = (int(size) for size in sizes.max(axis=0))
         self._list(maps)
@@ -200,7 +205,7 @@ class SampledPixels:
         offsets = np.cumsum([0, *(len(table) for table in bins)])
         table = np.concatenate(bins)
         edges = self._edges(rectangles)
-        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_sample)
+        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_row, self.row_samples)
 
         def work(part: tuple[int, int]) -> None:
             loops.histograms(
@@ -238,9 +243,9 @@ class SampledPixels:
     def over(self, feature: int, threshold: int) -> NDArray[np.bool_]:
         """Return which samples have a value over one of the thresholds, bool (S,)."""
         rectangle, texton = divmod(feature, self.features.num_textons)
-        counts = np.empty(len(self.cells), np.int32)
+        counts = np.zeros(len(self.cells), np.int32)
         edges = self._edges(np.array([rectangle]))[0]
-        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_sample)
+        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_row, self.row_samples)
         loops.count(*where, texton, edges, counts)
         over: NDArray[np.bool_] = counts > self.features.cuts[rectangle, threshold]
         return over

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.classical.vector import add_row
 from pixelwise.crf.loops import compiled
 
 
@@ -71,45 +72,57 @@ def add_stumps(
 
 
 @compiled()
-def count_grid(rows: Any, columns: Any, first: Any, last: Any, edges: Any, height: Any, width: Any, grid: Any) -> None:
+def count_grid(rows: Any, columns: Any, first: Any, last: Any, edges: Any, height: Any, width: Any, grid: Any) -> Any:
     """Count, at each place of an image's grid, the listed pixels from `first` to `last` that its rectangle holds.
 
     Arguments: rows, columns uint16 of pixels; edges int32 (4, H or W): first row of the grid for each row of the image
     and the one after the last, the same for columns; size of the grid; int32 grid, flat, with a row and a column more.
+    Returns the first row of the grid that has a count, and the one after the last; the others are not written.
     """
     stride = width + 1
-    for j in range((height + 1) * stride):
+    top, bottom = height, 0
+    for j in range(first, last):
+        top = min(top, edges[0, rows[j]])
+        bottom = max(bottom, edges[1, rows[j]])
+    top, bottom = max(top, 0), min(bottom, height)
+    if top >= bottom:
+        return 0, 0
+    for j in range(top * stride, (bottom + 1) * stride):
         grid[j] = 0
     for j in range(first, last):
-        upper = min(max(edges[0, rows[j]], 0), height) * stride
-        lower = min(max(edges[1, rows[j]], 0), height) * stride
+        upper = min(max(edges[0, rows[j]], top), bottom) * stride
+        lower = min(max(edges[1, rows[j]], top), bottom) * stride
         start = min(max(edges[2, columns[j]], 0), width)
         end = min(max(edges[3, columns[j]], 0), width)
         grid[upper + start] += 1
         grid[upper + end] -= 1
         grid[lower + start] -= 1
         grid[lower + end] += 1
-    for y in range(height):
-        run = 0
-        for x in range(y * stride, y * stride + width):
-            run += grid[x]
-            grid[x] = run
-        if y:
-            for x in range(y * stride, y * stride + width):
-                grid[x] += grid[x - stride]
+    for y in range(top, bottom):
+        run = np.int32(0)
+        here, above = grid[y * stride : y * stride + width], grid[(y - 1) * stride : (y - 1) * stride + width]
+        if y == top:
+            for x in range(width):
+                run += here[x]
+                here[x] = run
+        else:
+            for x in range(width):
+                run += here[x]
+                here[x] = run + above[x]
+    return top, bottom
 
 
 @compiled()
 def count(
-    rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_sample: Any, texton: Any, edges: Any,
-    counts: Any,
+    rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_row: Any, row_samples: Any, texton: Any,
+    edges: Any, counts: Any,
 ) -> None:  # fmt: skip
     """Count one feature at all samples, int32 (S,)."""
     grid = np.empty(largest(grids), dtype=np.int32)
     for n in range(grids.shape[0]):
         begin, end = first_pixel[n, texton], first_pixel[n, texton + 1]
-        count_grid(rows, columns, begin, end, edges, grids[n, 0], grids[n, 1], grid)
-        for i in range(first_sample[n], first_sample[n + 1]):
+        top, bottom = count_grid(rows, columns, begin, end, edges, grids[n, 0], grids[n, 1], grid)
+        for i in range(row_samples[first_row[n] + top], row_samples[first_row[n] + bottom]):
             counts[i] = grid[cells[i]]
 
 
@@ -133,9 +146,9 @@ def totals(lanes: Any, labels: Any, weights: Any, total: Any, own: Any) -> None:
 
 @compiled()
 def histograms(
-    lanes: Any, rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_sample: Any, textons: Any,
-    edges: Any, table: Any, offsets: Any, labels: Any, weights: Any, first: Any, last: Any, total: Any, own_total: Any,
-    sums: Any, own: Any,
+    lanes: Any, rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_row: Any, row_samples: Any,
+    textons: Any, edges: Any, table: Any, offsets: Any, labels: Any, weights: Any, first: Any, last: Any, total: Any,
+    own_total: Any, sums: Any, own: Any,
 ) -> None:  # fmt: skip
     """Sum the weights in each bin, for the candidates from `first` to `last`; image by image, whose weights stay near.
 
@@ -148,16 +161,17 @@ def histograms(
     bins = sums.shape[1]
     grid = np.empty(largest(grids), dtype=np.int32)
     part = np.zeros((bins, len(lanes)), dtype=np.float32)  # sums of one image
+    part_own = np.zeros((bins, len(lanes)), dtype=np.float32)
     counted = np.zeros(last - first, dtype=np.int64)
     for n in range(grids.shape[0]):
         for k in range(first, last):
             begin, end = first_pixel[n, textons[k]], first_pixel[n, textons[k] + 1]
             if begin == end:
                 continue
-            count_grid(rows, columns, begin, end, edges[k], grids[n, 0], grids[n, 1], grid)
+            top, bottom = count_grid(rows, columns, begin, end, edges[k], grids[n, 0], grids[n, 1], grid)
             most = offsets[k + 1] - offsets[k] - 1
             highest: Any = 0
-            for i in range(first_sample[n], first_sample[n + 1]):
+            for i in range(row_samples[first_row[n] + top], row_samples[first_row[n] + bottom]):
                 number = grid[cells[i]]
                 if number == 0:
                     continue
@@ -166,13 +180,14 @@ def histograms(
                     continue
                 highest = max(highest, place)
                 counted[k - first] += 1
-                for c in range(len(lanes)):
-                    part[place, c] += weights[i, c]
-                own[k, place, labels[i]] += weights[i, labels[i]]
+                add_row(lanes, part, place, weights, i)
+                part_own[place, labels[i]] += weights[i, labels[i]]
             for b in range(1, highest + 1):
                 for c in range(len(lanes)):
                     sums[k, b, c] += part[b, c]
                     part[b, c] = 0
+                    own[k, b, c] += part_own[b, c]
+                    part_own[b, c] = 0
     for k in range(first, last):
         if counted[k - first] == labels.shape[0]:
             continue
