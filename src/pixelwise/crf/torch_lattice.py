@@ -6,10 +6,10 @@ Vertices are found by sorting their packed keys instead of hashing them, and eve
 splatting sums the points of each vertex, blurring a vertex and its two neighbours, slicing the vertices of each point.
 `Sums` does all three with `embedding_bag`, one kernel each, without a table of products in between. Nothing is
 scattered with atomics, whose order, and so the last digits, would change from run to run on a GPU; nor are sparse
-matrix products taken, since those that PyTorch calls in cuSPARSE do not promise equal digits either. Both are slower
-on the CPU: on one thread, for 21 channels on both lattices of the usual CRF at 500 x 375, splatting took 25 ms, as a
-sparse product 53 ms, with `index_add_` 324 ms; slicing took 10, 49 and, by indexing, 713 ms
-(`benchmarks/dense_crf_gpu.py --forms`). None of this has been run on a GPU yet.
+matrix products taken, whose order is the vendor's library's choice. Both are slower on the CPU: on one thread, for 21
+channels on both lattices of the usual CRF at 500 x 375, splatting took 25 ms, as a sparse product 53 ms, with
+`index_add_` 324 ms; slicing took 10, 49 and, by indexing, 713 ms (`benchmarks/dense_crf_gpu.py --forms`). None of this
+has been run on a GPU yet.
 
 Axes: N points, d features, R = d + 1 vertices of a simplex, B sets of points, P = B N points of all sets, M vertices of
 all lattices, C channels.
