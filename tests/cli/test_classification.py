@@ -123,6 +123,7 @@ def test_predict_writes_probabilities(pixelwise, classified, tmp_path) -> None:
     [
         (("--tile", 64), r"--tile: no effect on .*, an image classifier"),
         (("--flip", "--scales", "0.5,1"), "--flip, --scales: no effect"),
+        (("--crf", "deeplab_vgg16"), "--crf: no effect on .* an image classifier"),
         (("--metrics", "miou"), "--metrics: no effect"),
         (("--crops", 7), "7 crops; accepted: 1 .the centre. or 10"),
         (("--split", "test"), "no split 'test'; accepted: train, val"),

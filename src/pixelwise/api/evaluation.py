@@ -15,7 +15,7 @@ from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
 from pixelwise.engine.model_file import Option, options_text, task_of
 from pixelwise.engine.predict import Segmenter, load_segmenter
-from pixelwise.engine.views import Fusion, Views
+from pixelwise.engine.views import Fusion, Views, refiner_for
 from pixelwise.errors import RequestError, closest
 
 
@@ -45,6 +45,7 @@ def evaluate(
     window: int | None = None,
     stride: float | None = None,
     long_side: int | None = None,
+    crf: str | Path | None = None,
     boxes: str | Path | None = None,
     options: Mapping[str, Option] | None = None,
     crops: int | None = None,
@@ -67,6 +68,8 @@ def evaluate(
         window: side of sliding windows, which are averaged where they overlap, as PSPNet was tested.
         stride: step between windows, as a share of their side; None takes two thirds.
         long_side: pixels of the image's longer side at scale 1, instead of its own size.
+        crf: what refines the joined probabilities with the image: a preset of the dense CRF, "tuned" for what
+            `tune_crf` found, or its file; see `pixelwise.crf.refiner.refiner_of`.
         boxes: file or folder of boxes that an instance-wise model (DeconvNet) sees in place of its own proposals; see
             `pixelwise.engine.given_boxes`.
         options: of the model, see `load`.
@@ -80,7 +83,7 @@ def evaluate(
         given: dict[str, object] = {"--metrics": sorted(set(metrics) - {"top1", "top5"})}
         given |= {"--boundary-class": boundary_class, "--tile": tile, "--flip": flip, "--boxes": boxes}
         given |= {"--scales": tuple(scales) != (1.0,), "--fusion": fusion, "--window": window}
-        refuse_options(run, {**given, "--stride": stride, "--long-side": long_side})
+        refuse_options(run, {**given, "--stride": stride, "--long-side": long_side, "--crf": crf})
         return evaluate_classifier(
             run, data, split=split, names=names, crops=crops or 1, options=options, on_image=on_image
         )
@@ -93,6 +96,7 @@ def evaluate(
         window=window,
         stride=stride,
         long_side=long_side,
+        refiner=refiner_for(crf, run),
     )
     segmenter = load(run, options=options)
     segmenter.check(views)

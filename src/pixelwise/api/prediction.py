@@ -18,7 +18,7 @@ from pixelwise.engine.fold import fold_batch_norm
 from pixelwise.engine.model_file import Option, task_of
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
 from pixelwise.engine.predict import label_png
-from pixelwise.engine.views import Fusion, Views
+from pixelwise.engine.views import Fusion, Views, refiner_for
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable, npy, picture_png, write_atomically
 
@@ -62,6 +62,7 @@ def predict(
     window: int | None = None,
     stride: float | None = None,
     long_side: int | None = None,
+    crf: str | Path | None = None,
     overlay: bool = False,
     probabilities: bool = False,
     instances: bool = False,
@@ -90,6 +91,8 @@ def predict(
         window: side of sliding windows, which are averaged where they overlap, as PSPNet was tested.
         stride: step between windows, as a share of their side; None takes two thirds.
         long_side: pixels of the image's longer side at scale 1, instead of its own size.
+        crf: what refines the joined probabilities with the image: a preset of the dense CRF, "tuned" for what
+            `tune_crf` found, or its file; see `pixelwise.crf.refiner.refiner_of`.
         overlay: write NAME_overlay.png too, the image under the classes' colours.
         probabilities: write NAME.npy too, float16 (K, H, W).
         instances: write NAME_instances.png too, 16-bit object ids, and objects.csv, a row for each object.
@@ -112,6 +115,7 @@ def predict(
     if task_of(Path(run)) == "classification":
         given_options: dict[str, object] = {"--tile": tile, "--flip": flip, "--scales": tuple(scales) != (1.0,)}
         given_options |= {"--fusion": fusion, "--window": window, "--stride": stride, "--long-side": long_side}
+        given_options |= {"--crf": crf}
         given_options |= {"--overlay": overlay, "--probabilities": probabilities, "--instances": instances}
         given_options |= {"--object-method": object_method, "--object-classes": object_classes, "--boxes": boxes}
         refuse_options(run, {**given_options, "--whole-image": whole_image})
@@ -132,6 +136,7 @@ def predict(
         window=window,
         stride=stride,
         long_side=long_side,
+        refiner=refiner_for(crf, run),
     )
     if not instances and (object_method or object_classes):
         raise RequestError(

@@ -43,6 +43,12 @@ def view_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--window", type=int, help="Side of sliding windows in pixels, averaged where they overlap."),
         click.option("--stride", metavar="SHARE", help="Step between windows, as a share of them.  [default: 2/3]"),
         click.option("--long-side", type=int, help="Pixels of the longer side at scale 1, not the image's own."),
+        click.option(
+            "--crf",
+            metavar="NAME|FILE",
+            help="Refine with the image's colours: pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet, "
+            "crfrnn, or tuned, what tune-crf found.",
+        ),
     )
     for option in reversed(options):
         command = option(command)

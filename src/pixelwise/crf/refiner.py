@@ -106,9 +106,9 @@ def refiner_of(given: str | Path, *, run: str | Path | None = None) -> Refiner:
     name = str(given)
     if name in PRESETS:
         return DenseRefiner(parameters=PRESETS[name], name=f"preset {name}")
-    if name == TUNED:
-        return _tuned(run)
-    path = Path(given) / TUNED_FILE if Path(given).is_dir() else Path(given)
+    path = Path(given)
+    if name == TUNED or path.is_dir():
+        return _tuned(run if name == TUNED else path)
     if not path.exists():
         names = [known for known in refiner_names() if known != TUNED or run is not None]
         raise RequestError(

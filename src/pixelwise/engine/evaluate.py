@@ -130,6 +130,10 @@ def evaluate_items(
         height, width = max(windows)
         where = "" if len(windows) == len(items) else f" for {len(windows)} large images"
         protocol["window"] = f"{height} x {width}, every {views.stride or STRIDE:.3g} of that, averaged{where}"
+    if views.refiner is not None and (
+        card.in_channels not in (1, 3) or card.normalisation.intensity_range != (0.0, 255.0)
+    ):
+        protocol["crf_image"] = "as a viewer shows it: 8 bits, stretched where deep, the first three channels"
     if segmenter.instance_wise is not None:
         protocol["boxes"] = segmenter.instance_wise.num_proposals
         protocol["proposals"] = "own" if boxes is None else f"given in {boxes.source.name}"

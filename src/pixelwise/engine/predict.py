@@ -23,7 +23,7 @@ from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
 from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model, model_file
 from pixelwise.engine.passes import Pass, predict_probabilities
-from pixelwise.engine.views import STRIDE, Fusion, Views
+from pixelwise.engine.views import STRIDE, Fusion, Views, refiner_for
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.models import model_info
@@ -74,11 +74,13 @@ class Segmenter:
         model: in evaluation mode.
         card: what is known of it.
         instance_wise: how images larger than the model's largest input are seen box by box; None shrinks them to it.
+        source: run folder or model file, where it was read from one.
     """
 
     model: nn.Module
     card: ModelCard
     instance_wise: InstanceWise | None = None
+    source: Path | None = None
 
     def predict(
         self,
@@ -92,6 +94,7 @@ class Segmenter:
         stride: float | None = None,
         long_side: int | None = None,
         boxes: Boxes | Sequence[Sequence[float]] | None = None,
+        crf: str | Path | None = None,
     ) -> Prediction:
         """Segment an image.
 
@@ -108,6 +111,7 @@ class Segmenter:
             boxes: what an instance-wise model sees in place of its own proposals, in an image of any size: rows of x1,
                 y1, x2, y2 and perhaps score, or as `read_boxes` reads them; the rule of `instance_wise` enlarges and
                 chooses among them.
+            crf: what refines the joined probabilities with the image; see `pixelwise.crf.refiner.refiner_of`.
 
         Raises:
             RequestError: if the image cannot be read, its channels are not the model's, the model cannot be used so, or
@@ -121,6 +125,7 @@ class Segmenter:
             window=window,
             stride=stride,
             long_side=long_side,
+            refiner=refiner_for(crf, self.source),
         )
         return self.view(image, views, _as_boxes(boxes))
 
@@ -142,11 +147,16 @@ class Segmenter:
             ),
             None,
         )
-        labels = probabilities.argmax(dim=0).cpu().numpy()
-        dtype = np.uint8 if self.card.num_classes <= 256 else np.uint16
+        if views.refiner is None:
+            labels = probabilities.argmax(dim=0).cpu().numpy()
+            labels = labels.astype(np.uint8 if self.card.num_classes <= 256 else np.uint16)
+        else:
+            from pixelwise.engine.refinement import refined
+
+            labels, probabilities = refined(views.refiner, array, probabilities)
         return Prediction(
             image=array,
-            labels=labels.astype(dtype),
+            labels=labels,
             probabilities=probabilities,
             palette=self.card.palette,
             num_boxes=num_boxes,
@@ -310,10 +320,10 @@ def load_segmenter(run: Path, *, device: str | None = None, options: Mapping[str
             "models. `pixelwise predict` and `pixelwise evaluate` take both; in Python, pixelwise.load_classifier."
         )
     if not getattr(model, "instance_wise", False):
-        return Segmenter(model=model, card=card)
+        return Segmenter(model=model, card=card, source=Path(run))
     from pixelwise.engine.instance_wise import PUBLISHED
 
-    return Segmenter(model=model, card=card, instance_wise=PUBLISHED)
+    return Segmenter(model=model, card=card, instance_wise=PUBLISHED, source=Path(run))
 
 
 def default_device() -> str:

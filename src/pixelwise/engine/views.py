@@ -1,7 +1,8 @@
 """How an image is looked at before it is labelled: in several sizes, mirrored, through sliding windows.
 
 Every size of the image gives one map of scores, which is interpolated once, to the size of the labels. The maps are
-joined there, and the joined map is the result; no label map is ever resized. What is joined differs between papers:
+joined there, and the joined map is the result, or what a CRF makes of it; no label map is ever resized. What is joined
+differs between papers:
 
 - `prob_mean`: probabilities, averaged over windows, mirror images and sizes. DeepLab v3 (Chen et al. 2017, section 4.1)
   and PSPNet's PyTorch release (hszhao/semseg, tool/test.py).
@@ -18,11 +19,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
 from pixelwise.errors import RequestError, closest
+
+if TYPE_CHECKING:
+    from pixelwise.crf.refiner import Refiner
 
 Fusion = Literal["prob_mean", "flip_logit_sum", "logit_mean", "max"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
@@ -44,6 +49,7 @@ class Views:
             averaged. None takes windows only for large images of models that cannot be tiled.
         stride: step between windows, as a share of their side; None takes two thirds.
         long_side: pixels of the image's longer side at scale 1, instead of its own and the training's scale.
+        refiner: what refines the joined map with the image, such as the dense CRF; None leaves it.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -53,6 +59,7 @@ class Views:
     window: int | None = None
     stride: float | None = None
     long_side: int | None = None
+    refiner: Refiner | None = None
 
     def __post_init__(self) -> None:
         self._check_scales()
@@ -126,7 +133,19 @@ class Views:
             said["long_side"] = f"{self.long_side} pixels at scale 1"
         if self.scales != (1.0,) or self.flip or self.window:
             said["fusion"] = self.joining
-        return said
+        return said if self.refiner is None else {**said, **self.refiner.protocol()}
+
+
+def refiner_for(crf: str | Path | None, run: str | Path | None) -> Refiner | None:
+    """Return what a name or a file of a CRF means for a run; None for none.
+
+    Its compiled loops are loaded for those alone who ask for one.
+    """
+    if crf is None:
+        return None
+    from pixelwise.crf.refiner import refiner_of
+
+    return refiner_of(crf, run=run)
 
 
 def join_mirrored(logits: Sequence[Tensor], fusion: Fusion) -> Tensor:
