@@ -3,8 +3,8 @@
 P. Krähenbühl, V. Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011,
 https://arxiv.org/abs/1210.5644, algorithm 1. The lattices of all kernels stand in one table of values, so that a point
 reads and writes its V vertices of all kernels at once; norms are part of the weights for reading and writing, gains and
-compatibilities of the few vertices. An iteration is some twenty operations of fixed shapes: nothing is read back from
-the device, and no shape depends on what the values are.
+compatibilities of the few vertices. An iteration is some twenty operations of fixed shapes, with new memory from
+PyTorch's cache alone: nothing is read back from the device, and no shape depends on what the values are.
 
 What bounds an iteration on a GPU: each point reads V rows of K values when slicing, and its own row is read V times
 when splatting. At 500 x 375 with 21 labels and kernels of 2 and 5 features, V = 3 + 6, that is 2 x 187,500 x 9 x 84
