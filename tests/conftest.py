@@ -15,6 +15,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 gc.disable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the fast tests a quarter of the generated examples; tests that set a count scale it by the profile's."""
+    from hypothesis import settings
+
+    settings.register_profile("fast", max_examples=25)
+    if config.getoption("markexpr") == "not slow":
+        settings.load_profile("fast")
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -56,12 +56,16 @@ def test_logits_are_torchvisions_with_the_same_weights(name: str) -> None:
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     torch.manual_seed(0)
     ours: nn.Module
+    with torch.device("meta"):
+        if name == "alexnet":
+            theirs = models.alexnet(num_classes=20)
+        else:
+            theirs = models.googlenet(num_classes=20, aux_logits=True, init_weights=False)
     if name == "alexnet":
-        ours, theirs = AlexNet(num_classes=20), models.alexnet(num_classes=20)
+        ours = AlexNet(num_classes=20)
     else:
         ours = GoogLeNet(style=TORCHVISION, num_classes=20, auxiliary=True)
-        theirs = models.googlenet(num_classes=20, aux_logits=True, init_weights=False)
-    theirs.load_state_dict(ours.state_dict())
+    theirs.load_state_dict(ours.state_dict(), assign=True)
     x = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-5, atol=1e-5)

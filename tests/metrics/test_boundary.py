@@ -17,7 +17,11 @@ Map = npt.NDArray[np.integer]
 VOID = 255
 
 # The first example pays for the compilation.
-patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(
+    deadline=None,
+    max_examples=60 * settings().max_examples // 100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @st.composite

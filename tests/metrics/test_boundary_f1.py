@@ -21,7 +21,11 @@ VOID = 255
 VARIANTS = ("one_to_one", "distance")
 
 # The first example pays for the compilation.
-patient = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(
+    deadline=None,
+    max_examples=80 * settings().max_examples // 100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @st.composite

@@ -26,7 +26,11 @@ Labels = npt.NDArray[np.integer]
 Case = tuple[Labels, Labels, int, int | None]
 
 # The first example pays for the compilation.
-patient = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(
+    deadline=None,
+    max_examples=200 * settings().max_examples // 100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 def slow_matrix(prediction: Labels, truth: Labels, num_classes: int, ignore_index: int | None) -> Matrix | None:

@@ -307,6 +307,7 @@ def test_an_early_stop_is_told(tmp_path: Path) -> None:
     assert text.count("stopped early at iteration 1,000 of 5,000: no better score in 1 validations") == 3
 
 
+@pytest.mark.slow
 def test_noise_of_many_classes_and_large_images_stays_below_15_mb(tmp_path: Path) -> None:
     """The worst case of all: pictures that do not compress, as many as a report holds, one of 20 megapixels."""
     count = 133
@@ -465,7 +466,11 @@ KEYS = (
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40 * settings().max_examples // 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_whatever_metrics_hold_there_is_a_report(tmp_path: Path, data: st.DataObject) -> None:
     """Replaces values anywhere in an otherwise good metrics.json."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,14 @@ from pixelwise.weights.deeplab import RESNET
 NARROW = {"base_channels": 4}
 
 
-def layers() -> list[LayerToWrite]:
+@cache
+def all_layers() -> tuple[LayerToWrite, ...]:
     about = json.loads((GOLDEN / "deeplabv2_resnet101_msc.json").read_text(encoding="utf-8"))
-    return rebuild(about["layers"], about["copies"])
+    return tuple(rebuild(about["layers"], about["copies"]))
+
+
+def layers() -> list[LayerToWrite]:
+    return list(all_layers())
 
 
 def start(tmp_path: Path, given: list[LayerToWrite], **how: object) -> Import:
