@@ -16,7 +16,9 @@ from pixelwise.models import create_model, list_models, model_info
 def test_list_models_by_task() -> None:
     assert list_models()[:3] == ["unet", "unet_padded", "unet_small"]
     assert "drn_c_26" in list_models("classification")
-    assert set(list_models("semantic")) == set(list_models()) - set(list_models("classification"))
+    others = {*list_models("classification"), *list_models("classical")}
+    assert set(list_models("semantic")) == set(list_models()) - others
+    assert list_models("classical") == ["textonboost"]
     assert list_models("instance") == []
 
 

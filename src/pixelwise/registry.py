@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 from pixelwise.errors import RequestError, closest
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pixelwise.structures import Estimator
+
 Fidelity = Literal["verified", "reconstructed", "ours"]
 PRETRAINED = "pretrained"  # for `weights`: what the model's encoder learnt from ImageNet
-Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
+CLASSICAL = "classical"  # the task of estimators, which are no modules
+Builder = TypeVar("Builder", bound="Callable[..., nn.Module | Estimator]")
 
 
 class PublishedInputs(NamedTuple):
@@ -79,7 +82,7 @@ class ModelInfo:
     fidelity: Fidelity
     source: str
     input_size: tuple[int, int]
-    build: Callable[..., nn.Module]
+    build: Callable[..., Any]
     debug: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     pretrained: Pretrained | None = None
@@ -164,9 +167,21 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
     return {key: value for key, value in parameters.items() if key not in ("num_classes", "in_channels")}
 
 
+@overload
+def create_model(
+    name: Literal["textonboost"], *, num_classes: int, in_channels: int = 3, weights: None = None, **options: Any
+) -> Estimator: ...
+
+
+@overload
 def create_model(
     name: str, *, num_classes: int, in_channels: int = 3, weights: str | Path | None = None, **options: Any
-) -> nn.Module:
+) -> nn.Module: ...
+
+
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 3, weights: str | Path | None = None, **options: Any
+) -> nn.Module | Estimator:
     """Build a model by its public name.
 
     Args:
@@ -178,7 +193,8 @@ def create_model(
         options: the model's own options; `describe` lists them.
 
     Returns:
-        A module from float (N, C, H, W) to `SegmentationOutput`.
+        A module from float (N, C, H, W) to `SegmentationOutput`, or to `ClassificationOutput` of the task
+        "classification"; an `Estimator` of the task "classical".
 
     Raises:
         RequestError: for an unknown name or option, an impossible value, or weights that do not fit.
@@ -193,11 +209,20 @@ def create_model(
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise RequestError(f"{key} is {value!r}; accepted: a whole number from 1. Count your {key[4:]}.")
-    model = model_info(name).build(num_classes=num_classes, in_channels=in_channels, **options)
+    info = model_info(name)
+    if weights is not None and info.task == CLASSICAL:
+        raise RequestError(
+            f"weights={str(weights)!r}: {name} is an estimator, which starts from no weights; accepted: none. "
+            "Leave them out and call fit, or load a trained run with pixelwise.load."
+        )
+    model: nn.Module | Estimator = info.build(num_classes=num_classes, in_channels=in_channels, **options)
+    if weights is None:
+        return model
+    network: Any = model
     if weights == PRETRAINED:
-        load_pretrained(model, name)
-    elif weights is not None:
-        load_weights(model, Path(weights))
+        load_pretrained(network, name)
+    else:
+        load_weights(network, Path(weights))
     return model
 
 

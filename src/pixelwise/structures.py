@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from pixelwise.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 
@@ -33,6 +35,27 @@ class ClassificationOutput(NamedTuple):
     """
 
     logits: Tensor
+
+
+class Estimator(Protocol):
+    """What a classical pipeline is in place of a module: it learns from whole images, and takes images of any size."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+
+    def fit(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        labels: Sequence[NDArray[np.integer[Any]]],
+        *,
+        num_rounds: int = ...,
+        ignore_index: int = ...,
+    ) -> Self:
+        """Learn from images, uint8 (H, W, 3), and their label maps (H, W)."""
+
+    def predict_probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the classes' probabilities (K, H, W) at each pixel of an image, uint8 (H, W, 3); they sum to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ def test_unknown_model(refused, data, quick, tmp_path) -> None:
 
 def test_unknown_task(refused) -> None:
     assert (
-        "unknown task 'semantics'; accepted: classification, semantic." in refused("models", "--task", "semantics").err
+        "unknown task 'semantics'; accepted: classical, classification, semantic."
+        in refused("models", "--task", "semantics").err
     )
 
 

@@ -14,12 +14,12 @@ from pixelwise.data.scan import Dataset, scan
 from pixelwise.engine.evaluate import evaluate_items
 from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
 from pixelwise.engine.model_file import Option, options_text, task_of
-from pixelwise.engine.predict import Segmenter, load_segmenter
+from pixelwise.engine.predict import AnySegmenter, load_segmenter
 from pixelwise.engine.views import Fusion, Views, refiner_for
 from pixelwise.errors import RequestError, closest
 
 
-def load(run: str | Path, *, options: Mapping[str, Option] | None = None) -> Segmenter:
+def load(run: str | Path, *, options: Mapping[str, Option] | None = None) -> AnySegmenter:
     """Load the best model of a run folder, or a model file, ready to predict.
 
     Args:
@@ -118,7 +118,7 @@ def evaluate(
     return replace(evaluation, protocol={**evaluation.protocol, **changed}).to_json()
 
 
-def given_boxes(segmenter: Segmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:
+def given_boxes(segmenter: AnySegmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:
     """Read the boxes that a user gives for images of these names, or None where none are given."""
     if path is None:
         return None
@@ -156,7 +156,7 @@ def with_boundary(dataset: Dataset, name: str | None) -> Dataset:
     return replace(dataset, card=card)
 
 
-def scan_for(segmenter: Segmenter, folder: DatasetFolder, items: Sequence[Item]) -> Dataset:
+def scan_for(segmenter: AnySegmenter, folder: DatasetFolder, items: Sequence[Item]) -> Dataset:
     """Scan data for scoring a model: its classes must be the model's."""
     classes = segmenter.card.classes
     card = segmenter.card

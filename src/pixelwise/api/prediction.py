@@ -17,7 +17,7 @@ from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.engine.fold import fold_batch_norm
 from pixelwise.engine.model_file import Option, task_of
 from pixelwise.engine.objects import OBJECT_TABLE, Method, find_objects, object_rows, object_rule, table_csv
-from pixelwise.engine.predict import label_png
+from pixelwise.engine.predict import Segmenter, label_png
 from pixelwise.engine.views import Fusion, Views, refiner_for
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable, npy, picture_png, write_atomically
@@ -147,7 +147,8 @@ def predict(
     endings = [".png", *(ending for ending, wanted in asked.items() if wanted)]
     outputs = _plan_outputs(images, Path(out), endings)
     segmenter = load(run, options=options)
-    fold_batch_norm(segmenter.model)  # evaluate does not: its scores are to the digit those that training noted
+    if isinstance(segmenter, Segmenter):
+        fold_batch_norm(segmenter.model)  # evaluate does not: its scores are to the digit those that training noted
     if whole_image:
         if segmenter.instance_wise is None:
             raise RequestError(

@@ -18,7 +18,7 @@ from pixelwise.data.problems import Problem
 from pixelwise.data.scan import Dataset
 from pixelwise.engine.config import read_config
 from pixelwise.engine.model_file import task_of
-from pixelwise.engine.predict import Segmenter
+from pixelwise.engine.predict import AnySegmenter
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.errors import RequestError
 from pixelwise.report.classes import write_class_report, wrong_rows
@@ -88,7 +88,7 @@ def choose_images(metrics: Mapping[str, Any]) -> dict[str, Group | None]:
 
 
 def _examples(
-    segmenter: Segmenter, dataset: Dataset, shown: Mapping[Item, Group | None], metrics: Mapping[str, Any]
+    segmenter: AnySegmenter, dataset: Dataset, shown: Mapping[Item, Group | None], metrics: Mapping[str, Any]
 ) -> Iterator[Example]:
     """Predict the images, one at a time."""
     scores = {row["name"]: row["miou"] for row in metrics["per_image"]}

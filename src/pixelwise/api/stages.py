@@ -8,7 +8,8 @@ from typing import Any
 
 from pixelwise.api.reports import report
 from pixelwise.engine import processes
-from pixelwise.engine.config import RunConfig, build_config, read_config
+from pixelwise.engine.base_config import RunConfig
+from pixelwise.engine.config import build_config, read_config
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.engine.train import TrainResult

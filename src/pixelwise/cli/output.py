@@ -183,6 +183,10 @@ class Reporter:
         else:
             click.echo(line, file=stream)
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Show how far the work before the first iteration is."""
+        self.advance(what, done, total)
+
     def step(self, iteration: int, iterations: int, loss: float) -> None:
         """Show an iteration of training."""
         self.advance("training", iteration, iterations, f"loss {loss:.4f}")

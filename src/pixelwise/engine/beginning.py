@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol
+from typing import Any, ClassVar, Generic
 
 import cv2
 import torch
@@ -18,10 +18,12 @@ from pixelwise.backbones.transplant import read_weights, transplant
 from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
-from pixelwise.engine.config import RANDOM, RunConfig, dump_config
+from pixelwise.engine.base_config import RunConfig
+from pixelwise.engine.config import RANDOM, NetworkConfig, dump_config
+from pixelwise.engine.keeping import Judgement
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.model_file import ModelCard, build_model
-from pixelwise.engine.plan import DEFAULT_MINUTES, AnyConfig, Clock, Costs, Plan, measure
+from pixelwise.engine.plan import DEFAULT_MINUTES, AnyConfig, AnyRun, Clock, Costs, Plan, measure
 from pixelwise.engine.precise_batch_norm import measure_statistics
 from pixelwise.engine.run_folder import RunFolder, environment
 from pixelwise.engine.schedule import build_optimizer, freeze
@@ -38,17 +40,6 @@ from pixelwise.files import write_atomically
 CALIBRATION_SHARE = 0.02  # of a time budget
 
 
-class Judgement(Protocol):
-    """What a validation gives."""
-
-    @property
-    def loss(self) -> float | None:
-        """Mean loss over the validation set."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `metrics.json` holds: `metrics`, `per_class`, `protocol`, `num_images`, ..."""
-
-
 @dataclass(kw_only=True)
 class Session(Generic[AnyItem]):
     """All that a training loop works with, built from a resolved configuration; a task says what is missing here.
@@ -61,7 +52,7 @@ class Session(Generic[AnyItem]):
     metric: ClassVar[str]
     class_metric: ClassVar[str]
 
-    config: RunConfig
+    config: NetworkConfig
     run: RunFolder
     model: nn.Module
     average: Average | None
@@ -140,7 +131,7 @@ def use_threads(config: RunConfig) -> None:
     cv2.setNumThreads(config.threads or 1)
 
 
-def plan_budget(plan: Plan[AnyConfig], listener: Listener) -> None:
+def plan_budget(plan: Plan[AnyRun], listener: Listener) -> None:
     """Settle a budget where none was given, and tell people where it takes a measurement."""
     budget = plan.config.budget
     if plan.config.iterations is None and not budget.epochs and not budget.iterations:
@@ -153,7 +144,7 @@ def plan_budget(plan: Plan[AnyConfig], listener: Listener) -> None:
 
 
 def write_first_files(
-    plan: Plan[AnyConfig], run: RunFolder, card: BaseModel, *, resume: bool, listener: Listener
+    plan: Plan[AnyRun], run: RunFolder, card: BaseModel, *, resume: bool, listener: Listener, device: str = "cpu"
 ) -> None:
     """Tell people what was planned, and write configuration, data card and environment into the run folder."""
     for line in plan.lines:
@@ -167,7 +158,7 @@ def write_first_files(
         if not run.card.exists():
             run.write_json(run.card, card.model_dump(mode="json"))
         if not run.environment.exists():
-            run.write_json(run.environment, environment(plan.config.device))
+            run.write_json(run.environment, environment(device))
 
     processes.first(write)
 

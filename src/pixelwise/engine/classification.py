@@ -122,7 +122,7 @@ def prepare(
     left = None if clock is None else clock.limit - clock.now()
     plan_length(plan, len(folder.split("train")), len(folder.split("val")), costs, left)
     session.config = plan.config
-    write_first_files(plan, run, dataset.card, resume=resume, listener=listener)
+    write_first_files(plan, run, dataset.card, resume=resume, listener=listener, device=plan.config.device)
     return session
 
 

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pixelwise.data.augment_config import AugmentConfig
 from pixelwise.data.resized_crop import ResizedCropConfig
-from pixelwise.engine.model_file import Option
+from pixelwise.engine.base_config import RunConfig, SourceConfig
+from pixelwise.engine.classical_config import ClassicalConfig
 from pixelwise.engine.schedule import OptimizerConfig
 from pixelwise.errors import RequestError, closest
 from pixelwise.losses.classification import ClassLossConfig
@@ -32,17 +33,13 @@ RANDOM = "random"  # for `weights`: the model's own initialisation
 START_WORDS = (PRETRAINED, RANDOM)  # for `weights`, besides files
 
 
-class SourceConfig(BaseModel):
-    """What is trained on, whatever the task.
+class NetworkSourceConfig(SourceConfig):
+    """What a network is trained on, whatever the task.
 
     Attributes:
-        path: dataset folder.
-        val_list: file with the names of the validation items, where the data has no val split.
-        test_list: file with the names of items that are neither trained on nor validated on.
         batch_size: windows per batch, of all processes together.
         replacement: draw every image independently, instead of shuffling once an epoch.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
-        cache_gb: memory for decoded images, in GB.
         normalise_per_image: take mean and deviation of each image, not of the whole training set.
         mean: per channel (red, green, blue), subtracted from values of 0..255, as published weights want it; None
             brings images to mean 0 and deviation 1.
@@ -50,15 +47,9 @@ class SourceConfig(BaseModel):
             the Caffe age want it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    val_list: str | None = None
-    test_list: str | None = None
     batch_size: int | None = Field(None, ge=1)
     replacement: bool = False
     num_workers: int | None = Field(None, ge=0)
-    cache_gb: float | None = Field(None, ge=0)
     normalise_per_image: bool | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -75,7 +66,7 @@ class SourceConfig(BaseModel):
         return self
 
 
-class DataConfig(SourceConfig):
+class DataConfig(NetworkSourceConfig):
     """What a semantic model is trained on, and in which windows.
 
     Attributes:
@@ -103,47 +94,16 @@ class DataConfig(SourceConfig):
         return self
 
 
-class Budget(BaseModel):
-    """How long to train: one of these. A time is turned into iterations once, after a short calibration.
+class NetworkConfig(RunConfig):
+    """What decides the training of a network by gradient steps, whatever the task.
 
     Attributes:
-        minutes: wall-clock minutes of the whole run.
-        cpu_minutes: minutes of process CPU time of the whole run, all threads added.
-        epochs: passes over the training images.
-        iterations: optimiser steps.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
-    cpu_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
-    epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
-    iterations: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Budget:
-        given = [key for key, value in self.model_dump().items() if value is not None]
-        if len(given) > 1:
-            known = ", ".join(type(self).model_fields)
-            raise ValueError(f"{' and '.join(given)} are given; accepted: one of {known}. Choose one")
-        return self
-
-
-class RunConfig(BaseModel):
-    """What decides a training run, whatever the task.
-
-    Attributes:
-        model: public name.
-        options: the model's own options.
         weights: file or run folder to start from: of the same model, taken strictly, or of the classifier that is its
             trunk, see `start`; "pretrained" takes what an installed package brings for the model's
             encoder, "random" the model's initialisation; None takes "pretrained" where a model has it, else "random".
         replace_classifier: take all of `weights` but the layers that depend on the number of classes, which begin anew:
             for weights of other classes.
         transplant: file of another model, of which every layer with a name of this one is taken.
-        iterations: optimiser steps in all.
-        val_every: iterations between validations.
-        early_stop: validations without a better score after which training ends; 0 for never.
         batch_norm: "batch" (as the model has it, in each process by itself), "sync" (by the statistics of all
             processes' windows, which is "batch" in one process), "renorm" (corrected towards the running statistics,
             right for batches down to one window), "frozen" (statistics, scale and shift stay as they are in
@@ -152,31 +112,19 @@ class RunConfig(BaseModel):
             validation, as SegNet and DeconvNet measured them once; 0 takes the running ones.
         deterministic: on one machine, equal configurations give equal bits; slower on a GPU.
         ema: validate and keep the moving average of the weights over the last tenth of the iterations.
-        seed: of weights, sampling and augmentation.
-        threads: of PyTorch's operations on the CPU.
         precision: "auto" takes bfloat16 or float16 where the device computes it fast, else float32.
         device: "auto", "cpu", "cuda", ...
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = "unet_small"
-    options: dict[str, Option] = Field(default_factory=dict)
     weights: str | None = None
     replace_classifier: bool = False
     transplant: str | None = None
-    data: SourceConfig
+    data: NetworkSourceConfig
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    budget: Budget = Field(default_factory=Budget)
-    iterations: int | None = Field(None, ge=1)
-    val_every: int | None = Field(None, ge=1)
-    early_stop: int = Field(0, ge=0)
     batch_norm: BatchNorm = "auto"
     precise_batch_norm: int = Field(0, ge=0)
     deterministic: bool = False
     ema: bool = True
-    seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1)
     precision: Precision = "auto"
     device: str = "auto"
 
@@ -192,7 +140,7 @@ class RunConfig(BaseModel):
         return self
 
 
-class TrainConfig(RunConfig):
+class TrainConfig(NetworkConfig):
     """Everything that decides the training of a semantic model.
 
     Attributes:
@@ -212,7 +160,7 @@ class TrainConfig(RunConfig):
         return self
 
 
-class ClassDataConfig(SourceConfig):
+class ClassDataConfig(NetworkSourceConfig):
     """What an image classifier is trained on.
 
     Attributes:
@@ -222,7 +170,7 @@ class ClassDataConfig(SourceConfig):
     crop: int | None = Field(None, ge=1)
 
 
-class ClassifierConfig(RunConfig):
+class ClassifierConfig(NetworkConfig):
     """Everything that decides the training of an image classifier."""
 
     data: ClassDataConfig
@@ -230,7 +178,9 @@ class ClassifierConfig(RunConfig):
     loss: ClassLossConfig = Field(default_factory=ClassLossConfig)
 
 
-CONFIGS: Mapping[str, type[RunConfig]] = MappingProxyType({"semantic": TrainConfig, "classification": ClassifierConfig})
+CONFIGS: Mapping[str, type[RunConfig]] = MappingProxyType(
+    {"semantic": TrainConfig, "classification": ClassifierConfig, "classical": ClassicalConfig}
+)
 
 
 def config_type(model: object) -> type[RunConfig]:
@@ -247,7 +197,7 @@ def build_config(values: Mapping[str, Any], settings: Sequence[str] = ()) -> Run
         settings: texts such as "optimizer.lr=0.001"; values are read as YAML and beat `values`.
 
     Returns:
-        The configuration of the model's task: `TrainConfig` or `ClassifierConfig`.
+        The configuration of the model's task: `TrainConfig`, `ClassifierConfig` or `ClassicalConfig`.
 
     Raises:
         RequestError: for an unknown key (with the closest ones) or a value that is not accepted.

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import torch
 
-from pixelwise.engine.config import RunConfig
+from pixelwise.engine.config import NetworkConfig
 from pixelwise.errors import RequestError
 
 
-def check_deterministic(config: RunConfig) -> None:
+def check_deterministic(config: NetworkConfig) -> None:
     """Refuse a deterministic run whose length a clock would decide."""
     budget = config.budget
     if not config.deterministic or config.iterations is not None or budget.epochs or budget.iterations:

@@ -16,7 +16,7 @@ from pixelwise.data.scan import Dataset
 from pixelwise.engine import processes
 from pixelwise.engine.given_boxes import GivenBoxes
 from pixelwise.engine.objects import Objects, find_objects, given_objects, object_rule
-from pixelwise.engine.predict import Segmenter
+from pixelwise.engine.predict import AnySegmenter
 from pixelwise.engine.scoring import OBJECTS, BorderSplit, Case, Known, Reliability, Tally, build_tallies, check_metrics
 from pixelwise.engine.views import STRIDE, Views
 from pixelwise.metrics import confusion_matrix, semantic_scores
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def evaluate_items(
-    segmenter: Segmenter,
+    segmenter: AnySegmenter,
     dataset: Dataset,
     items: Sequence[Item],
     *,
@@ -91,7 +91,7 @@ def evaluate_items(
     With a share (k, n) this process takes every n-th item from k on, and all n of them end with the scores of all.
 
     Args:
-        segmenter: the model.
+        segmenter: the model, or a classical pipeline.
         dataset: scanned images and masks with the model's classes.
         items: what to score.
         split: name of the set, for the protocol.
@@ -230,7 +230,7 @@ def merged(parts: Sequence[Scorer]) -> Scorer:
     return whole
 
 
-def known_of(segmenter: Segmenter, dataset: Dataset, items: Sequence[Item]) -> Known:
+def known_of(segmenter: AnySegmenter, dataset: Dataset, items: Sequence[Item]) -> Known:
     """Say what is known of the data, and of the model where the data is silent."""
     boundary = dataset.card.boundary_class
     return Known(

@@ -11,6 +11,9 @@ class Listener(Protocol):
     def say(self, line: str) -> None:
         """Take a sentence for people."""
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Take note that so much of the work before the first iteration is done; networks have no such stages."""
+
     def step(self, iteration: int, iterations: int, loss: float) -> None:
         """Take note of an iteration."""
 
@@ -23,6 +26,9 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Ignore a sentence."""
+
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Ignore a stage."""
 
     def step(self, iteration: int, iterations: int, loss: float) -> None:
         """Ignore an iteration."""

@@ -17,6 +17,7 @@ from pixelwise.data.normalise import Normalisation
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.models import create_model, known_names, model_info
+from pixelwise.registry import CLASSICAL
 
 METADATA_KEY = "pixelwise"
 BEST = "best.safetensors"  # of a run folder
@@ -76,6 +77,11 @@ def build_model(
     name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Option], weights: str | None = None
 ) -> nn.Module:
     """Build a model from stored options; see `create_model`."""
+    if name in known_names() and model_info(name).task == CLASSICAL:
+        raise RequestError(
+            f"{name} is a classical pipeline, no network with weights and layers; accepted here: networks. `pixelwise "
+            f"train`, `evaluate`, `predict`, `report` and `describe` take {name}."
+        )
     keywords: dict[str, Any] = dict(options)
     return create_model(name, num_classes=num_classes, in_channels=in_channels, weights=weights, **keywords)
 
@@ -88,8 +94,12 @@ def build_twin(name: str, *, num_classes: int, in_channels: int, options: Mappin
 
 def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
     """Write weights and card into one safetensors file, whole or not at all."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(path, save(tensors, {METADATA_KEY: card.model_dump_json()}))
+    save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, card)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write tensors and card into one safetensors file, whole or not at all."""
+    write_atomically(path, save(dict(tensors), {METADATA_KEY: card.model_dump_json()}))
 
 
 def card_of(path: Path) -> ModelCard | None:
@@ -141,6 +151,30 @@ def load_model(
         RequestError: if the file is missing, damaged, not one of ours, or does not fit the model it names, or the
             options want other weights.
     """
+    tensors, card = read_model_file(path)
+    card = card.model_copy(update={"options": {**card.options, **(options or {})}})
+    model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        if options:
+            raise RequestError(
+                f"with {options_text(options)}, {card.model} wants other weights than {path} holds; accepted: options "
+                "that leave the weights as they are, such as output_stride. Leave it out, or train a model with it."
+            ) from error
+        raise RequestError(
+            f"model file {path} does not hold the weights of {card.model} that its metadata names "
+            f"({str(error).splitlines()[-1].strip()}). Copy the file again."
+        ) from error
+    return model.to(device).to(memory_format=torch.channels_last).eval(), card
+
+
+def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    """Return the tensors and the card of a model file.
+
+    Raises:
+        RequestError: if the file is missing, damaged, or not one of ours.
+    """
     if not path.is_file():
         raise RequestError(
             f"model file {path} does not exist. Give a run folder with best.safetensors, or such a file."
@@ -158,21 +192,7 @@ def load_model(
             f"model file {path} has metadata that this version does not read ({str(error).splitlines()[0]}). "
             "Use the pixelwise version that wrote it, or train again."
         ) from error
-    card = card.model_copy(update={"options": {**card.options, **(options or {})}})
-    model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        if options:
-            raise RequestError(
-                f"with {options_text(options)}, {card.model} wants other weights than {path} holds; accepted: options "
-                "that leave the weights as they are, such as output_stride. Leave it out, or train a model with it."
-            ) from error
-        raise RequestError(
-            f"model file {path} does not hold the weights of {card.model} that its metadata names "
-            f"({str(error).splitlines()[-1].strip()}). Copy the file again."
-        ) from error
-    return model.to(device).to(memory_format=torch.channels_last).eval(), card
+    return tensors, card
 
 
 def options_text(options: Mapping[str, Option]) -> str:

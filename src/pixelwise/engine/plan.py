@@ -22,7 +22,8 @@ from pixelwise.data.loader import AnyItem, Batch, Samples, batches
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.scan import DataCard
 from pixelwise.engine import processes
-from pixelwise.engine.config import Precision, RunConfig, TrainConfig
+from pixelwise.engine.base_config import RunConfig
+from pixelwise.engine.config import NetworkConfig, Precision, TrainConfig
 from pixelwise.engine.layer_table import layer_table
 from pixelwise.engine.model_file import build_twin
 from pixelwise.engine.predict import default_device
@@ -45,11 +46,12 @@ MOST_VALIDATIONS = 20
 BUDGET_SHARE = 0.97  # the rest is for the report
 
 
-AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+AnyConfig = TypeVar("AnyConfig", bound=NetworkConfig)
 
 
 @dataclass
-class Plan(Generic[AnyConfig]):
+class Plan(Generic[AnyRun]):
     """A configuration that is being completed, with the reasons.
 
     Attributes:
@@ -57,7 +59,7 @@ class Plan(Generic[AnyConfig]):
         lines: decisions for people, in order.
     """
 
-    config: AnyConfig
+    config: AnyRun
     lines: list[str] = field(default_factory=list)
 
     def decide(self, reason: str, **values: object) -> None:
@@ -92,9 +94,7 @@ def _shown(value: object) -> str:
 def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
     """Settle the model's name, device, precision, threads and workers."""
     plan = Plan(config)
-    name = model_info(config.model).name
-    if name != config.model:
-        plan.decide(f"{config.model} is an alias of it", model=name)
+    plan_name(plan)
     if config.device == "auto":
         device = default_device()
         plan.decide("a usable GPU was found" if device == "cuda" else "no usable GPU was found", device=device)
@@ -111,22 +111,40 @@ def plan_machine(config: AnyConfig) -> Plan[AnyConfig]:
             f"precision={config.precision!r} on {device}: most processors emulate it, ten times slower. Accepted: "
             "float32 on a CPU; use a GPU for the others."
         )
-    cores = processes.agreed(usable_cores())
-    if config.threads is None:
-        if config.budget.cpu_minutes is not None:
-            plan.decide("a CPU budget counts all threads, and one wastes nothing on waiting", threads=1)
-        else:
-            plan.decide(f"{cores} cores{_each()}", threads=cores)
+    plan_threads(plan)
     if config.data.num_workers is None:
         # torchrun sets OMP_NUM_THREADS to 1, which is no word about the processes that read images.
-        readers = cores if processes.count() == 1 else processes.agreed(_own_cores())
-        workers = min(8, readers - 1) if device.startswith("cuda") else 0
+        readers = usable_cores() if processes.count() == 1 else _own_cores()
+        workers = min(8, processes.agreed(readers) - 1) if device.startswith("cuda") else 0
         reason = "to keep the GPU busy" if workers else "windows cost little beside the network on a CPU"
         plan.decide(reason, num_workers=workers)
-    if config.data.cache_gb is None:
+    plan_cache(plan)
+    return plan
+
+
+def plan_name(plan: Plan[AnyRun]) -> None:
+    """Put the public name of the model in the place of an alias."""
+    given = plan.config.model
+    if model_info(given).name != given:
+        plan.decide(f"{given} is an alias of it", model=model_info(given).name)
+
+
+def plan_threads(plan: Plan[AnyRun]) -> None:
+    """Settle the threads that compute on the CPU."""
+    if plan.config.threads is not None:
+        return
+    if plan.config.budget.cpu_minutes is not None:
+        plan.decide("a CPU budget counts all threads, and one wastes nothing on waiting", threads=1)
+    else:
+        cores = processes.agreed(usable_cores())
+        plan.decide(f"{cores} cores{_each()}", threads=cores)
+
+
+def plan_cache(plan: Plan[AnyRun]) -> None:
+    """Settle the memory for decoded images."""
+    if plan.config.data.cache_gb is None:
         cache = round(min(8.0, processes.agreed(free_memory()) / 4 / 1e9), 1)
         plan.decide(f"a quarter of the free memory, at most 8{_each()}", cache_gb=cache)
-    return plan
 
 
 def _each() -> str:
@@ -247,7 +265,7 @@ def _memory(device: str) -> int:
     return min(processes.gathered(torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()))
 
 
-def _activation_bytes(config: RunConfig, card: ImagesCard, crop: tuple[int, int]) -> int:
+def _activation_bytes(config: NetworkConfig, card: ImagesCard, crop: tuple[int, int]) -> int:
     """Estimate the bytes that training keeps for one window: every layer's output and its gradient."""
     model = build_twin(config.model, num_classes=len(card.classes), in_channels=card.channels, options=config.options)
     layers = layer_table(model, in_channels=card.channels, input_size=crop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +22,13 @@ from pixelwise.data.images import AnyArray, as_channels, read_image
 from pixelwise.data.normalise import scaled_size
 from pixelwise.data.pictures import overlay, to_display
 from pixelwise.engine.layer_table import layer_table, receptive_fields
-from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model, model_file
+from pixelwise.engine.model_file import ModelCard, Option, build_twin, load_model, model_file, task_of
 from pixelwise.engine.passes import Pass, predict_probabilities
 from pixelwise.engine.views import STRIDE, Fusion, Views, refiner_for
 from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.models import model_info
+from pixelwise.registry import CLASSICAL
 from pixelwise.structures import size_rule_of
 
 if TYPE_CHECKING:
@@ -67,17 +69,15 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmenter:
-    """A trained model, ready for images of any size.
+class AnySegmenter(ABC):
+    """Something trained that makes label maps of images of any size: a network, or a classical pipeline.
 
     Attributes:
-        model: in evaluation mode.
         card: what is known of it.
         instance_wise: how images larger than the model's largest input are seen box by box; None shrinks them to it.
         source: run folder or model file, where it was read from one.
     """
 
-    model: nn.Module
     card: ModelCard
     instance_wise: InstanceWise | None = None
     source: Path | None = None
@@ -129,13 +129,33 @@ class Segmenter:
         )
         return self.view(image, views, _as_boxes(boxes))
 
+    @abstractmethod
+    def view(self, image: AnyArray | Path | str, views: Views, boxes: Boxes | None = None) -> Prediction:
+        """Segment an image as `predict` does, with views that are checked already."""
+
+    @abstractmethod
+    def check(self, views: Views) -> None:
+        """Refuse views that cannot be taken, whatever the image.
+
+        Raises:
+            RequestError: says what to leave out.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter(AnySegmenter):
+    """A trained network, ready for images of any size.
+
+    Attributes:
+        model: in evaluation mode.
+    """
+
+    model: nn.Module
+
     def view(self, image: AnyArray | Path | str, views: Views, boxes: Boxes | None = None) -> Prediction:
         """Segment an image as `predict` does, with views that are checked already."""
         self.check(views)
-        array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
-        if array.ndim == 2:
-            array = array[:, :, None]
-        name = str(image) if isinstance(image, str | Path) else "the image"
+        array, name = opened_image(image)
         channels = checked_image(array, self.card, name)
         size = (channels.shape[0], channels.shape[1])
         passes = [self._pass(size, factor, views) for factor in views.factors(size, self.card.scale)]
@@ -147,13 +167,7 @@ class Segmenter:
             ),
             None,
         )
-        if views.refiner is None:
-            labels = probabilities.argmax(dim=0).cpu().numpy()
-            labels = labels.astype(np.uint8 if self.card.num_classes <= 256 else np.uint16)
-        else:
-            from pixelwise.engine.refinement import refined
-
-            labels, probabilities = refined(views.refiner, array, probabilities)
+        labels, probabilities = labelled(views, array, probabilities)
         return Prediction(
             image=array,
             labels=labels,
@@ -277,6 +291,23 @@ def _as_boxes(given: Boxes | Sequence[Sequence[float]] | None) -> Boxes | None:
     return given if isinstance(given, proposals.Boxes) else proposals.boxes_of_rows(given, "given")
 
 
+def opened_image(image: AnyArray | Path | str) -> tuple[AnyArray, str]:
+    """Return an image (H, W, C), read if it is a path, and its name for messages."""
+    array = read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+    name = str(image) if isinstance(image, str | Path) else "the image"
+    return array[:, :, None] if array.ndim == 2 else array, name
+
+
+def labelled(views: Views, image: AnyArray, probabilities: Tensor) -> tuple[AnyArray, Tensor]:
+    """Return labels, uint8 (H, W), uint16 beyond 256 classes, and probabilities (K, H, W), refined if that is asked."""
+    if views.refiner is not None:
+        from pixelwise.engine.refinement import refined
+
+        return refined(views.refiner, image, probabilities)
+    labels: AnyArray = probabilities.argmax(dim=0).cpu().numpy()
+    return labels.astype(np.uint8 if len(probabilities) <= 256 else np.uint16), probabilities
+
+
 def checked_image(array: AnyArray, card: ModelCard, name: str) -> AnyArray:
     """Return an image with the model's number of channels, if it is one that the model can mean.
 
@@ -307,13 +338,20 @@ def checked_image(array: AnyArray, card: ModelCard, name: str) -> AnyArray:
     return as_channels(array, wanted)
 
 
-def load_segmenter(run: Path, *, device: str | None = None, options: Mapping[str, Option] | None = None) -> Segmenter:
+def load_segmenter(
+    run: Path, *, device: str | None = None, options: Mapping[str, Option] | None = None
+) -> AnySegmenter:
     """Load the best model of a run folder, or a model file; for options see `load_model`.
 
     Raises:
         RequestError: if there is none, or it is an image classifier.
     """
-    model, card = load_model(model_file(run), device=device or default_device(), options=options)
+    file = model_file(run)
+    if task_of(file) == CLASSICAL:
+        from pixelwise.engine.classical_segmenter import load_classical
+
+        return load_classical(run, options=options)
+    model, card = load_model(file, device=device or default_device(), options=options)
     if model_info(card.model).task != "semantic":
         raise RequestError(
             f"{run} holds {card.model}, which gives an image one class and no label map; accepted here: segmentation "

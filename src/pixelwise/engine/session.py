@@ -16,6 +16,7 @@ from pixelwise.data.pictures import class_colours
 from pixelwise.data.scan import DataCard, Dataset, scan
 from pixelwise.engine import processes
 from pixelwise.engine.averaging import Average
+from pixelwise.engine.base_config import SourceConfig
 from pixelwise.engine.batch_norm import set_batch_norm
 from pixelwise.engine.beginning import Session, build_network, calibrate, plan_budget, use_threads, write_first_files
 from pixelwise.engine.coarse import coarse_scores, labels_of_scores, score_margin
@@ -124,21 +125,27 @@ def prepare(
     """Check the data, complete the configuration and build everything; writes the run's first files."""
     plan = plan_machine(config)
     config = plan.config
-    lists = {key: Path(path) for key in ("val_list", "test_list") if (path := getattr(config.data, key)) is not None}
-    folder = open_dataset(Path(config.data.path), **lists)
-    items = [*folder.split("train"), *folder.split("val")]
-    listener.say(f"reading {len(items)} images and their masks")
-    dataset = scan(folder, items, cache_bytes=int((config.data.cache_gb or 0) * 1e9))
-    for line in dataset.card.decisions:
-        listener.say(line)
+    dataset = read_data(config.data, listener)
     use_threads(config)
     plan_weights(plan, dataset.card.channels)
     dataset.card = dataset.card.model_copy(update={"normalisation": plan_normalisation(plan, dataset.card)})
     plan_class_weights(plan, dataset)
     plan_budget(plan, listener)
     session = complete(plan, dataset, run, started)
-    write_first_files(plan, run, dataset.card, resume=resume, listener=listener)
+    write_first_files(plan, run, dataset.card, resume=resume, listener=listener, device=plan.config.device)
     return session
+
+
+def read_data(data: SourceConfig, listener: Listener) -> Dataset:
+    """Read the training and validation images and their masks once, and tell people what they are."""
+    lists = {key: Path(path) for key in ("val_list", "test_list") if (path := getattr(data, key)) is not None}
+    folder = open_dataset(Path(data.path), **lists)
+    items = [*folder.split("train"), *folder.split("val")]
+    listener.say(f"reading {len(items)} images and their masks")
+    dataset = scan(folder, items, cache_bytes=int((data.cache_gb or 0) * 1e9))
+    for line in dataset.card.decisions:
+        listener.say(line)
+    return dataset
 
 
 def complete(plan: Plan[TrainConfig], dataset: Dataset, run: RunFolder, started: float) -> SemanticSession:

@@ -16,7 +16,7 @@ from torch import nn
 
 from pixelwise.backbones.transplant import read_weights
 from pixelwise.backbones.trunk import Source, Taken, class_layers, take_trunk
-from pixelwise.engine.config import START_WORDS, RunConfig
+from pixelwise.engine.config import START_WORDS, NetworkConfig
 from pixelwise.engine.model_file import ModelCard, build_twin, card_of, model_file
 from pixelwise.errors import RequestError
 from pixelwise.models import known_names, model_info
@@ -25,7 +25,7 @@ BYTE = 255.0
 MOST_NAMED = 20  # layers
 
 
-def weights_file(config: RunConfig) -> Path | None:
+def weights_file(config: NetworkConfig) -> Path | None:
     """Return the file that `weights` names; None where it names none."""
     if config.weights is None or config.weights in START_WORDS:
         return None
@@ -33,7 +33,7 @@ def weights_file(config: RunConfig) -> Path | None:
     return model_file(path) if path.is_dir() else path
 
 
-def classifier_card(config: RunConfig) -> ModelCard | None:
+def classifier_card(config: NetworkConfig) -> ModelCard | None:
     """Return the card of `weights` where they are a classifier's and another network is trained; else None."""
     path = weights_file(config)
     card = None if path is None else card_of(path)
@@ -42,7 +42,7 @@ def classifier_card(config: RunConfig) -> ModelCard | None:
     return card if model_info(card.model).task == "classification" else None
 
 
-def take_from_classifier(config: RunConfig, card: ModelCard, model: nn.Module, *, in_channels: int) -> Taken:
+def take_from_classifier(config: NetworkConfig, card: ModelCard, model: nn.Module, *, in_channels: int) -> Taken:
     """Fill a network's trunk from the classifier's file that `weights` names.
 
     Raises:
@@ -72,7 +72,7 @@ def take_from_classifier(config: RunConfig, card: ModelCard, model: nn.Module, *
     return take_trunk(source, model, name=config.model)
 
 
-def check_classes(config: RunConfig, num_classes: int) -> None:
+def check_classes(config: NetworkConfig, num_classes: int) -> None:
     """Refuse weights of the same model for another number of classes, unless their classifier is to be replaced."""
     path = weights_file(config)
     card = None if path is None or config.replace_classifier else card_of(path)
@@ -84,7 +84,7 @@ def check_classes(config: RunConfig, num_classes: int) -> None:
     )
 
 
-def take_but_classifier(config: RunConfig, model: nn.Module, *, num_classes: int, in_channels: int) -> str:
+def take_but_classifier(config: NetworkConfig, model: nn.Module, *, num_classes: int, in_channels: int) -> str:
     """Fill a network from the file that `weights` names, but for what depends on the classes; say what is new.
 
     Raises:

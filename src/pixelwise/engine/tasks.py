@@ -1,4 +1,4 @@
-"""What training needs to know of a task: who prepares its session. All else is the session's."""
+"""What the training of networks needs to know of a task: who prepares its session. All else is the session's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pixelwise.engine import classification, processes, session
 from pixelwise.engine.beginning import Session
-from pixelwise.engine.config import RunConfig
+from pixelwise.engine.config import NetworkConfig
 from pixelwise.engine.listener import Listener
 from pixelwise.engine.run_folder import RunFolder
 from pixelwise.errors import RequestError
@@ -19,7 +19,7 @@ PREPARE: Mapping[str, Callable[..., Session[Any]]] = MappingProxyType(
 )
 
 
-def prepare(config: RunConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session[Any]:
+def prepare(config: NetworkConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener) -> Session[Any]:
     """Check folder and data, complete the configuration and build everything for the model's task.
 
     Raises:

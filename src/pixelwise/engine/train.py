@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pixelwise.data.loader import Batch, batches
 from pixelwise.engine import processes
+from pixelwise.engine.base_config import RunConfig
 from pixelwise.engine.batch_norm import set_momentum
-from pixelwise.engine.beginning import Judgement, Session
-from pixelwise.engine.config import RunConfig, read_config
+from pixelwise.engine.beginning import Session
+from pixelwise.engine.classical import train_classical
+from pixelwise.engine.classical_config import ClassicalConfig
+from pixelwise.engine.config import NetworkConfig, read_config
 from pixelwise.engine.determinism import check_deterministic, deterministic_algorithms
+from pixelwise.engine.interrupt import catching_interrupt
+from pixelwise.engine.keeping import Judgement, early_words, keep_best, stalled
 from pixelwise.engine.listener import Listener, Silent
 from pixelwise.engine.model_file import save_model
 from pixelwise.engine.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
@@ -36,7 +38,7 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        iterations: optimiser steps in all.
+        iterations: optimiser steps, or rounds of boosting, in all.
         seconds: wall-clock seconds of training, over all resumptions.
         best: `metrics.json`'s content: the scores of the best model on the validation set.
     """
@@ -66,6 +68,18 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, listener: Liste
     run = RunFolder(Path(out))
     if resume:
         config = read_config(run.config)
+    if isinstance(config, ClassicalConfig):
+        progress = train_classical(config, run, resume=resume, started=started, listener=listener)
+    else:
+        assert isinstance(config, NetworkConfig)
+        progress = train_network(config, run, resume=resume, started=started, listener=listener)
+    return TrainResult(run=run.root, iterations=progress.iteration, seconds=progress.seconds, best=run.read_metrics())
+
+
+def train_network(
+    config: NetworkConfig, run: RunFolder, *, resume: bool, started: float, listener: Listener
+) -> Progress:
+    """Train a network by gradient steps; arguments as for `train`, and when the run began."""
     check_deterministic(config)
     with deterministic_algorithms(config.deterministic):
         session = prepare(config, run, resume=resume, started=started, listener=listener)
@@ -77,7 +91,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, listener: Liste
             processes.first(lambda: run.cut_log(progress.iteration))
             listener.say(f"resuming after iteration {progress.iteration}")
         go_on(session, progress, listener)
-    return TrainResult(run=run.root, iterations=progress.iteration, seconds=progress.seconds, best=run.read_metrics())
+    return progress
 
 
 def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None:
@@ -121,25 +135,11 @@ def go_on(session: Session[Any], progress: Progress, listener: Listener) -> None
             if done or progress.iteration % config.val_every == 0:
                 listener.validated(validate_and_save(session, progress))
                 if stalled(config, progress) and not done:
-                    listener.say(_early(config, progress))
+                    listener.say(early_words(config, progress))
                     break
             if processes.any_of(interrupted()) and not done:
                 save_checkpoint(run.checkpoint, session.models, session.optimizer, session.scaler, progress)
                 raise KeyboardInterrupt
-
-
-def stalled(config: RunConfig, progress: Progress) -> bool:
-    """Say whether so many validations brought no better score that training ends (`early_stop`)."""
-    if not config.early_stop or not config.val_every or progress.best_score is None:
-        return False
-    return (progress.iteration - progress.best_iteration) // config.val_every >= config.early_stop
-
-
-def _early(config: RunConfig, progress: Progress) -> str:
-    return (
-        f"stopped early at iteration {progress.iteration} of {config.iterations}: no better score in "
-        f"{config.early_stop} validations, the best was at iteration {progress.best_iteration}"
-    )
 
 
 def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, Any]:
@@ -156,32 +156,16 @@ def validate_and_save(session: Session[Any], progress: Progress) -> dict[str, An
 def _judge(session: Session[Any], progress: Progress, evaluation: Judgement) -> dict[str, Any]:
     """Keep the model if its scores are the best so far, and return the event that was logged."""
     run = session.run
-    if evaluation.loss is None or not math.isfinite(evaluation.loss):
-        raise WorkError(
-            f"the validation loss is {evaluation.loss} at iteration {progress.iteration}; nothing of this state was "
-            f"kept. Lower optimizer.lr; {run.root} keeps the last good state."
-        )
-    scores = evaluation.to_json()
-    score = scores["metrics"][session.metric] or 0.0
-    better = progress.best_score is None or score > progress.best_score
-    if better:
-        save_model(run.best, session.judged, session.model_card(progress.iteration, scores["metrics"]))
-        run.write_json(
-            run.metrics, {**scores, "iteration": progress.iteration, "parameters": count_parameters(session)}
-        )
-    event = {
-        "event": "validation",
-        "iteration": progress.iteration,
-        "loss": evaluation.loss,
-        **scores["metrics"],
-        f"per_class_{session.class_metric}": {
-            name: row[session.class_metric] for name, row in scores["per_class"].items()
-        },
-        "best": better,
-        "seconds": round(progress.seconds, 3),
-    }
-    run.append_log(event)
-    return event
+    return keep_best(
+        run,
+        progress,
+        evaluation,
+        metric=session.metric,
+        class_metric=session.class_metric,
+        parameters=count_parameters(session),
+        advice="Lower optimizer.lr",
+        save=lambda metrics: save_model(run.best, session.judged, session.model_card(progress.iteration, metrics)),
+    )
 
 
 def count_parameters(session: Session[Any]) -> int:
@@ -207,25 +191,3 @@ def _diverged(loss: float, iteration: int, step: Sequence[Batch], run: RunFolder
         f"the loss is {loss} at iteration {iteration}, with images {', '.join(names)}; training stopped before "
         f"that update. Lower optimizer.lr, or look at these images; {run.root} keeps the last good state."
     )
-
-
-@contextmanager
-def catching_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag that the loop asks for between iterations; the second one stops at once."""
-    asked = False
-
-    def note(_: int, __: FrameType | None) -> None:
-        nonlocal asked
-        if asked and processes.count() == 1:  # torchrun passes the terminal's Ctrl-C on once more
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        previous = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: Ctrl-C does not arrive here
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, previous)

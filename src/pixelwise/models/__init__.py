@@ -8,7 +8,7 @@ from pixelwise.models import segnet, bayesian_segnet
 from pixelwise.models import dilation
 from pixelwise.models import deeplabv1, deeplabv2_vgg, deeplabv2_resnet, deeplabv3, deeplabv3_cascade
 from pixelwise.models import drn, drnseg
-from pixelwise.models import hypercolumn
+from pixelwise.models import hypercolumn, textonboost
 from pixelwise.models import fcn_resnet
 from pixelwise.models import pspnet, gcn, fusionnet
 from pixelwise.models import classifiers
@@ -43,6 +43,7 @@ __all__ = [
     "model_options",
     "pspnet",
     "segnet",
+    "textonboost",
     "unet",
     "unet_encoder",
 ]

@@ -55,6 +55,6 @@ def create_part(name: str, *, num_classes: int, in_channels: int, **options: Any
             f"in_channels={in_channels} of {name} for {num_classes} classes; accepted: {num_classes}, a score map for "
             "each class. Leave in_channels out."
         )
-    part = PARTS[name].build(num_classes, **options)
+    part: nn.Module = PARTS[name].build(num_classes, **options)
     part.size_rule = SizeRule()  # type: ignore[assignment]
     return part

@@ -88,6 +88,7 @@ def _trained(path: Path, tasks: Sequence[str]) -> Target:
     segmenter = load_segmenter(path)
     card = segmenter.card
     _check_task(card.model, tasks)
+    assert isinstance(segmenter, Segmenter)
     segmenter.model.requires_grad_(False).to(memory_format=torch.contiguous_format)
     score = card.metrics.get("miou")
     words = "" if score is None else f"; mean IoU {score:.4f} on its validation images"
