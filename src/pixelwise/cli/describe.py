@@ -71,7 +71,7 @@ def _text(d: Description) -> str:
         ("system", f"{d.family}, {d.task}, {d.year}"),
         ("paper", d.paper),
         ("fidelity", f"{d.fidelity}: {d.source}"),
-        ("parameters", f"{d.parameters:,} ({d.parameters / 1e6:,.1f} M)"),
+        ("parameters", _parameters(d)),
         *([("largest layer", _cost(max(d.layers, key=lambda row: row.parameters)))] if d.parameters else []),
         ("receptive field", field),
         *([("field of view", "; ".join(views))] if views else []),
@@ -79,11 +79,19 @@ def _text(d: Description) -> str:
         ("legal sizes", d.legal_sizes),
         ("input", f"{_by(d.input_size)}, {d.in_channels} channel{'s' if d.in_channels > 1 else ''}"),
         ("output", ", ".join([*([_by(d.output_size)] if d.output_size else []), f"{d.num_classes} classes"])),
-        ("FLOPs", f"{d.flops / 1e9:,.1f} G for one image (a multiply-add is two)"),
+        *([] if d.flops is None else [("FLOPs", f"{d.flops / 1e9:,.1f} G for one image (a multiply-add is two)")]),
         ("options", ", ".join(f"{key}={_as_given(value)}" for key, value in d.options.items()) or "none"),
     ]
     lines = [f"{key:16}{value}" for key, value in facts]
-    return "\n".join([d.name, *lines, "", _layer_table(d.layers)])
+    stages = [("stage", "what it does"), *((stage.name, stage.text) for stage in d.stages)]
+    rows = _layer_table(d.layers) if d.layers else table(stages)
+    return "\n".join([d.name, *lines, "", rows])
+
+
+def _parameters(d: Description) -> str:
+    if d.parameters is None:
+        return "as many as are learnt: every round adds a stump"
+    return f"{d.parameters:,} ({d.parameters / 1e6:,.1f} M)"
 
 
 def _cost(row: LayerRow) -> str:

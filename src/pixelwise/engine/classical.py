@@ -17,7 +17,8 @@ from typing import Any
 
 from safetensors.torch import save
 
-from pixelwise.classical.textonboost import Boosting, TextonBoost
+from pixelwise.classical.boosting import Boosting
+from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.dataset import Item
 from pixelwise.data.scan import Dataset
 from pixelwise.engine import processes
@@ -174,10 +175,10 @@ def prepare(
         validation=validation,
     )
     if clock is None:
-        plan_rounds(plan, len(validation), None, None)
+        plan_rounds(plan, len(validation))
     else:
         costs = measure(boosting, progress, clock, work.validate, validation)
-        plan_rounds(plan, len(validation), costs, clock.limit - clock.now())
+        plan_rounds(plan, len(validation), costs, done=progress.iteration, left=clock.limit - clock.now())
     work.config = plan.config
     write_first_files(plan, run, card, resume=run.config.exists(), listener=listener)
     return work

@@ -31,4 +31,9 @@ class ClassicalConfig(RunConfig):
                 f"epochs={self.budget.epochs:g} has no effect on {self.model}, every round of which sees all training "
                 "images; accepted: minutes, cpu_minutes or iterations, which are rounds of boosting. Give one of them"
             )
+        if "seed" in self.options:
+            raise ValueError(
+                f"options.seed={self.options['seed']} has no effect beside the run's own seed; accepted: seed. Give "
+                "--seed instead"
+            )
         return self

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelwise.classical.textonboost import Boosting, TextonBoost
+from pixelwise.classical.boosting import Boosting
+from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.dataset import Item
 from pixelwise.data.scan import Dataset
 from pixelwise.engine.classical_config import ClassicalConfig
@@ -140,21 +141,24 @@ def rounds_at_full_size(config: ClassicalConfig, dataset: Dataset, clock: Clock)
     return max(0, int(left / (times["round"] * len(items))))
 
 
-def plan_rounds(plan: Plan[ClassicalConfig], num_val: int, costs: Costs | None, left: float | None) -> None:
+def plan_rounds(
+    plan: Plan[ClassicalConfig], num_val: int, costs: Costs | None = None, *, done: int = 0, left: float = 0.0
+) -> None:
     """Settle the number of rounds and how often to validate.
 
     Args:
         plan: is completed.
         num_val: validation images.
         costs: measured times, None for a budget in iterations.
-        left: seconds of the budget that are left, None likewise.
+        done: rounds that there are already.
+        left: seconds of the budget that are left.
     """
     config = plan.config
     validations = MOST_VALIDATIONS
-    if costs is not None and left is not None:
+    if costs is not None:
         once = costs.image * num_val
         validations = int(min(MOST_VALIDATIONS, max(2, left * VALIDATION_SHARE / once)))
-        rounds = max(1, int((left * BUDGET_SHARE - validations * once) / costs.round))
+        rounds = done + max(1, int((left * BUDGET_SHARE - validations * once) / costs.round))
         limit = config.budget.cpu_minutes or config.budget.minutes
         kind = "CPU minutes" if config.budget.cpu_minutes else "minutes"
         plan.decide(f"{limit:g} {kind} at {costs.round:.3g} s a round of boosting", iterations=rounds)

@@ -16,7 +16,7 @@ from pixelwise.engine.model_file import Option, build_twin
 from pixelwise.errors import RequestError, closest
 from pixelwise.models import known_names, model_info, model_options
 from pixelwise.models.parts import PARTS, create_part, part_options
-from pixelwise.registry import ModelInfo
+from pixelwise.registry import CLASSICAL, ModelInfo
 from pixelwise.structures import classifier_strides_of, size_rule_of
 
 
@@ -47,8 +47,17 @@ class LayerRow(BaseModel):
     flops_share: float
 
 
+class Stage(BaseModel):
+    """A step of a classical pipeline, in words with its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    text: str
+
+
 class Description(BaseModel):
-    """The facts of a model that `pixelwise describe` prints.
+    """The facts of a model that `pixelwise describe` prints; None and empty where it has none of a kind.
 
     Attributes:
         name: the public one, also of a model that was asked for by one of its `aliases`.
@@ -58,6 +67,8 @@ class Description(BaseModel):
         receptive_field_smallest: the same of the output that sees least (strides make it depend on the phase).
         output_stride: step in input pixels of the grid on which the last layer with weights computes.
         flops: for one image of `input_size`, a multiply-add counted as two.
+        stages: of a classical pipeline, which has no layers; its numbers grow with every round, so that none are
+            counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,15 +85,16 @@ class Description(BaseModel):
     num_classes: int
     in_channels: int
     options: dict[str, Option]
-    parameters: int
+    parameters: int | None
     receptive_field: list[int] | None
     receptive_field_smallest: list[int] | None
     output_stride: int
     legal_sizes: str
     input_size: list[int]
     output_size: list[int]
-    flops: int
+    flops: int | None
     layers: list[LayerRow]
+    stages: list[Stage] = []
 
 
 def describe(
@@ -110,6 +122,12 @@ def describe(
             f"lists models; modules are {', '.join(PARTS)}."
         )
     info = PARTS[name] if part else model_info(name)
+    if info.task == CLASSICAL:
+        from pixelwise.engine.describe_classical import describe_classical
+
+        return describe_classical(
+            info, num_classes=num_classes, in_channels=in_channels, input_size=input_size, options=options
+        )
     if in_channels is None:
         own = inspect.signature(info.build).parameters.get("in_channels")
         in_channels = num_classes if own is None else int(own.default)

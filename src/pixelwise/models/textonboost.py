@@ -44,6 +44,7 @@ def textonboost(
     seed: int = 0,
     bank: str = "textonboost17",
     kappa: float = 1.0,
+    class_balance: float = 0.5,
 ) -> TextonBoost:
     """Build an estimator that knows nothing yet: `fit` learns textons and stumps from images and their labels."""
     from pixelwise.classical.textonboost import TextonBoost
@@ -64,4 +65,5 @@ def textonboost(
         seed=seed,
         bank=bank,
         kappa=kappa,
+        class_balance=class_balance,
     )

@@ -86,7 +86,7 @@ class Curves:
 
 
 def training_curves(files: RunFiles) -> Curves:
-    """Return the charts of loss, validation score (mean IoU or top-1) and learning rate, over the same iterations."""
+    """Return the charts of a run, over the same iterations: loss, validation score, and what its training logs."""
     loss, per_point = _merge(_values(files.training, "loss"))
     rate, _ = _merge(_values(files.training, "lr"))
     checked = _values(files.validation, "loss")
@@ -100,10 +100,25 @@ def training_curves(files: RunFiles) -> Curves:
     miou, top1 = ([Series(label="validation", style="s2", points=of_scores[key], marked=True)] for key in of_scores)
     rates = [Series(label="learning rate", style="s1", points=rate)]
     wanted = [("Loss", losses, True), ("Mean IoU, %", miou, False), ("Top-1 accuracy, %", top1, False)]
-    wanted.append(("Learning rate", rates, False))
+    wanted += [("Learning rate", rates, False), *_of_boosting(files)]
     charts = [draw(title, series, last, may_log=log) for title, series, log in wanted if _has_points(series)]
     merged = f"Each point of the training curves is the mean of {per_point} logged values."
     return Curves(charts=charts, notes=_notes(files), remark=merged if per_point > 1 else "")
+
+
+def _of_boosting(files: RunFiles) -> list[tuple[str, list[Series], bool]]:
+    """Return the charts of rounds of boosting: pixel accuracy, and the error that their weights leave."""
+    error, _ = _merge(_values(files.training, "weighted_error"))
+    if not error:
+        return []
+    sampled, _ = _merge([(x, 100 * y) for x, y in _values(files.training, "sample_accuracy")])
+    checked = [(x, 100 * y) for x, y in _values(files.validation, "pixel_accuracy")]
+    accuracy = [
+        Series(label="sampled training pixels", style="s1", points=sampled),
+        Series(label="validation", style="s2", points=checked, marked=True),
+    ]
+    errors = [Series(label="weighted error", style="s1", points=error)]
+    return [("Pixel accuracy, %", accuracy, False), ("Weighted error of the rounds", errors, False)]
 
 
 def _has_points(series: Sequence[Series]) -> bool:
@@ -133,7 +148,7 @@ def _notes(files: RunFiles) -> list[str]:
         notes.append("log.jsonl holds no training events yet.")
     if files.training and not files.validation:
         notes.append("There is no validation in the log yet.")
-    lost = len(files.training) - len(_values(files.training, "loss"))
+    lost = sum("loss" in event for event in files.training) - len(_values(files.training, "loss"))
     if lost:
         notes.append(f"{lost} logged training loss(es) are missing or not finite and are not drawn.")
     return notes
