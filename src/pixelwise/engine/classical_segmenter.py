@@ -119,7 +119,7 @@ def load_classical(run: Path, *, options: Mapping[str, Option] | None = None) ->
     """Load a run folder's classical pipeline, or a model file.
 
     Raises:
-        RequestError: if there is none or it is damaged, or options are given: all of them have become part of what was learnt.
+        RequestError: if there is none or it is damaged, or options are given, which are all part of what was learnt.
     """
     path = model_file(run)
     tensors, card = read_model_file(path)
