@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pixelwise.crf.annotations import probabilities_from_labels
 from pixelwise.crf.dense import PRESETS, CRFParameters, dense_crf
+from pixelwise.crf.grid import GRIDS
 from pixelwise.crf.refiner import DenseRefiner, labels_of, read_parameters, refiner_of
 from pixelwise.errors import RequestError
 
@@ -49,6 +50,18 @@ def test_the_protocol_says_name_and_every_parameter() -> None:
     }
 
 
+@pytest.mark.parametrize("name", sorted(GRIDS))
+def test_a_grid_finds_labels_and_hands_probabilities_on(name: str) -> None:
+    refiner, given = refiner_of(name), maps()
+    refined = refiner.refine(picture(), given)
+    np.testing.assert_array_equal(refined.labels, GRIDS[name].map_labels(picture(), given))
+    np.testing.assert_array_equal(refined.probabilities, given)
+    assert refined.labels.dtype == np.uint8
+    said = refiner.protocol()
+    assert said["crf"] == f"grid, preset {name}"
+    assert said["crf_parameters"].startswith(f"connectivity {name[-1]}, contrast_weight ")
+
+
 def test_many_classes_have_wide_labels() -> None:
     assert labels_of(maps(256)).dtype == np.uint8
     assert labels_of(maps(257)).dtype == np.uint16
@@ -65,7 +78,7 @@ def test_files_of_parameters(tmp_path: Path) -> None:
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"unknown CRF 'deeplab_vgg'; closest: deeplab_vgg16.*crfrnn, or a file"):
+    with pytest.raises(RequestError, match=r"unknown CRF 'deeplab_vgg'; closest: deeplab_vgg16.*grid8, or a file"):
         refiner_of("deeplab_vgg")
     with pytest.raises(RequestError, match=r"'tuned' is what was tuned for a run, and there is no run here"):
         refiner_of("tuned")

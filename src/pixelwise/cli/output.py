@@ -47,7 +47,7 @@ def view_options(command: Callable[..., None]) -> Callable[..., None]:
             "--crf",
             metavar="NAME|FILE",
             help="Refine with the image's colours: pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet, "
-            "crfrnn, or tuned, what tune-crf found.",
+            "crfrnn, or tuned, what tune-crf found; or with neighbours only: grid4, grid8.",
         ),
     )
     for option in reversed(options):

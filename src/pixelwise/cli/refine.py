@@ -16,7 +16,8 @@ from pixelwise.cli.output import json_option, print_json
 @click.option(
     "--preset",
     metavar="NAME|FILE",
-    help="pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet or crfrnn; or what tune-crf wrote.  "
+    help="pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet or crfrnn; with neighbours only grid4 or "
+    "grid8; or what tune-crf wrote.  "
     "[default: pydensecrf_default]",
 )
 @click.option("--spatial-sigma", type=float, help="Of the smoothness kernel, in pixels.")

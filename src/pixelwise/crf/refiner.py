@@ -1,7 +1,7 @@
 """What refines a network's probabilities with the image, by name or by a file of parameters.
 
 `--crf NAME` of the commands and `crf=` in Python end here. A refiner sees the picture and the joined probabilities, and
-returns labels and probabilities. The dense CRF takes both from its beliefs.
+returns labels and probabilities. The dense CRF takes both from its beliefs; the CRF of neighbours finds labels only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.crf.dense import PRESETS, CRFParameters, refine
+from pixelwise.crf.grid import GRIDS, GridCRF
 from pixelwise.errors import RequestError, closest
 
 TUNED = "tuned"  # the name of what was tuned for a run
@@ -74,13 +75,40 @@ class DenseRefiner:
         return {"crf": f"dense, {self.name}", "crf_parameters": parameters_text(self.parameters)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class GridRefiner:
+    """The CRF of 4 or 8 neighbours.
+
+    Attributes:
+        crf: what labels cost.
+        name: what it is called.
+    """
+
+    crf: GridCRF
+    name: str
+
+    def refine(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Refined:
+        """See `Refiner`; labels are those of least energy. They have no probabilities: the given ones are handed on.
+
+        Raises:
+            RequestError: as `dense_crf`.
+        """
+        labels = self.crf.map_labels(image, probabilities)
+        narrow = labels.astype(np.uint8) if len(probabilities) <= 256 else labels.astype(np.uint16)
+        return Refined(labels=narrow, probabilities=probabilities)
+
+    def protocol(self) -> dict[str, str]:
+        """See `Refiner`."""
+        return {"crf": f"grid, {self.name}", "crf_parameters": parameters_text(self.crf)}
+
+
 def labels_of(probabilities: NDArray[np.floating]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return the likeliest class of each pixel of (K, H, W), uint8 (H, W), or uint16 from 257 classes on."""
     labels: NDArray[np.intp] = probabilities.argmax(axis=0)
     return labels.astype(np.uint8) if len(probabilities) <= 256 else labels.astype(np.uint16)
 
 
-def parameters_text(parameters: CRFParameters) -> str:
+def parameters_text(parameters: CRFParameters | GridCRF) -> str:
     """Show parameters in one line.
 
     >>> parameters_text(CRFParameters(spatial_weight=0.5))[:38]
@@ -96,8 +124,8 @@ def refiner_of(given: str | Path, *, run: str | Path | None = None) -> Refiner:
     """Return the refiner of a name or of a file.
 
     Args:
-        given: a preset of the dense CRF; "tuned", what `tune-crf` wrote into the run folder; or a file that it wrote,
-            or a folder that holds one under the name crf.json.
+        given: a preset of the dense CRF; "grid4" or "grid8", the CRF of neighbours; "tuned", what `tune-crf` wrote into
+            the run folder; or a file that it wrote, or a folder that holds one under the name crf.json.
         run: run folder, or a model file in it, for "tuned".
 
     Raises:
@@ -106,6 +134,8 @@ def refiner_of(given: str | Path, *, run: str | Path | None = None) -> Refiner:
     name = str(given)
     if name in PRESETS:
         return DenseRefiner(parameters=PRESETS[name], name=f"preset {name}")
+    if name in GRIDS:
+        return GridRefiner(crf=GRIDS[name], name=f"preset {name}")
     path = Path(given)
     if name == TUNED or path.is_dir():
         return _tuned(run if name == TUNED else path)
@@ -120,20 +150,24 @@ def refiner_of(given: str | Path, *, run: str | Path | None = None) -> Refiner:
 
 def refiner_names() -> tuple[str, ...]:
     """Return the names that `refiner_of` knows."""
-    return (*PRESETS, TUNED)
+    return (*PRESETS, *GRIDS, TUNED)
+
+
+def _presets() -> str:
+    return ", ".join((*PRESETS, *GRIDS))
 
 
 def _tuned(run: str | Path | None) -> Refiner:
     """Return what was tuned for a run."""
     if run is None:
         raise RequestError(
-            f"{TUNED!r} is what was tuned for a run, and there is no run here; accepted: {', '.join(PRESETS)}, or a "
+            f"{TUNED!r} is what was tuned for a run, and there is no run here; accepted: {_presets()}, or a "
             f"file that `pixelwise tune-crf` wrote. Give RUN/{TUNED_FILE}."
         )
     path = (Path(run) if Path(run).is_dir() else Path(run).parent) / TUNED_FILE
     if not path.exists():
         raise RequestError(
-            f"{run} has no {TUNED_FILE}, so nothing was tuned for it; accepted: {', '.join(PRESETS)}, or {TUNED!r} "
+            f"{run} has no {TUNED_FILE}, so nothing was tuned for it; accepted: {_presets()}, or {TUNED!r} "
             f"after `pixelwise tune-crf {run} DATA`. Run that, or give a preset."
         )
     return DenseRefiner(parameters=read_parameters(path), name=f"{TUNED} ({path})")
@@ -167,6 +201,7 @@ __all__ = [
     "TUNED",
     "TUNED_FILE",
     "DenseRefiner",
+    "GridRefiner",
     "Refined",
     "Refiner",
     "labels_of",
