@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -156,7 +154,15 @@ def test_the_farthest_features_are_the_compiled_lattices() -> None:
         assert refused[0] == refused[1], reach
 
 
-@pytest.mark.parametrize("values", [torch.ones(4, 1), torch.ones(5), torch.ones(5, 1, dtype=torch.float64)])
-def test_values_of_another_kind(values: Any) -> None:
-    with pytest.raises(RequestError, match=r"values have shape .* accepted: \(5, C\) of type float32"):
+@pytest.mark.parametrize(
+    ("values", "given"),
+    [
+        (torch.ones(4, 1), r"\(4, 1\) and are float32 on cpu"),
+        (torch.ones(5), r"\(5,\) and are float32 on cpu"),
+        (torch.ones(5, 1, dtype=torch.float64), "float64 on cpu"),
+        (torch.ones(5, 1, device="meta"), "float32 on meta"),
+    ],
+)
+def test_values_of_another_kind(values: Tensor, given: str) -> None:
+    with pytest.raises(RequestError, match=rf"values have shape .*{given}; accepted: \(5, C\), float32 on cpu"):
         TorchLattice(points(0, 5, 2)).filter(values)

@@ -181,7 +181,7 @@ def test_an_iteration_reads_nothing_back_from_a_gpu() -> None:
     with mode:
         field._splats = [moved(each) for each in field._splats]
         field._blurs = [[moved(each) for each in blurs] for blurs in field._blurs]
-        field._slice = moved(field._slice)
+        field._slice, field._kind = moved(field._slice), "torch.float32 on cuda:0"
         compatibilities = [3.0, torch.empty(3, 3, device="cuda")]
         found = field.infer(torch.empty(3, 30, device="cuda"), compatibilities, iterations=2)
     assert found.device.type == "cuda"
@@ -209,7 +209,8 @@ def test_kernels_of_other_points_are_refused() -> None:
         (torch.ones(3, 29), [1.0, 1.0], (1,), r"shape \(3, 29\); accepted for these points: \(K, 30\)"),
         (torch.ones(2, 3, 30), [1.0, 1.0], (1,), r"shape \(2, 3, 30\); accepted for these points: \(K, 30\)"),
         (torch.ones(0, 30), [1.0, 1.0], (1,), r"shape \(0, 30\)"),
-        (torch.ones(3, 30).double(), [1.0, 1.0], (1,), "type torch.float64; accepted: torch.float32"),
+        (torch.ones(3, 30).double(), [1.0, 1.0], (1,), "are torch.float64 on cpu; accepted: torch.float32 on cpu"),
+        (torch.ones(3, 30, device="meta"), [1.0, 1.0], (1,), "are torch.float32 on meta; accepted: torch.float32 on c"),
         (torch.ones(3, 30), [1.0, 1.0], (2, 1), r"iterations are \(2, 1\); accepted: whole numbers"),
         (torch.ones(3, 30), [1.0, 1.0], (), r"iterations are \(\)"),
     ],

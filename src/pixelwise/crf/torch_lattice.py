@@ -69,7 +69,9 @@ class TorchLattice:
         weights: (P, R), how much each counts; summing to 1.
         entries: (P R,), the entries of `ids`, counted in reading order, vertex by vertex.
         counts: int64 (M,), how many entries each vertex has.
-        blurs: along each of the R axes, in the order of the filter.
+        splats: from values of points (P, C) to vertices (M, C), one after the other.
+        blurs: of values of vertices along each of the R axes, in the order of the filter.
+        slice: from vertices to points.
 
     Raises:
         RequestError: if the features have another shape or type, are not finite, or lie so far apart that their lattice
@@ -113,13 +115,14 @@ class TorchLattice:
             Of the values' shape.
 
         Raises:
-            RequestError: if shape or type do not fit.
+            RequestError: if shape, type or device do not fit.
         """
-        if values.ndim != len(self.shape) + 1 or values.shape[:-1] != self.shape or values.dtype != self.weights.dtype:
+        own, given = (f"{_name(each.dtype)} on {each.device}" for each in (self.weights, values))
+        if values.ndim != len(self.shape) + 1 or values.shape[:-1] != self.shape or given != own:
             wanted = ", ".join(map(str, self.shape))
             raise RequestError(
-                f"values have shape {tuple(values.shape)} and type {_name(values.dtype)}; accepted: ({wanted}, C) of "
-                f"type {_name(self.weights.dtype)}, as the features. Give one row per point, of that type."
+                f"values have shape {tuple(values.shape)} and are {given}; accepted: ({wanted}, C), {own}, as the "
+                "features. Give one row per point, of that type and there."
             )
         flat = values.reshape(-1, values.shape[-1])  # (P, C)
         return cast(Tensor, _Filter.apply(flat, self, transposed)).view_as(values)

@@ -91,7 +91,7 @@ class TorchMeanField:
         counts = torch.cat([lattice.counts for lattice in lattices])
         self._slice = slicing(torch.cat(ids, dim=1), torch.cat(read, dim=1))  # (P, V)
         self._splats = splatting(torch.cat(points), torch.cat(write), counts)
-        self._shape, self._dtype = lattices[0].shape, lattices[0].weights.dtype
+        self._shape, self._kind = lattices[0].shape, _kind(lattices[0].weights)
 
     def infer(self, probabilities: Tensor, compatibilities: Sequence[Compatibility], *, iterations: int) -> Tensor:
         """Infer the beliefs of all points, without gradients.
@@ -173,11 +173,15 @@ class TorchMeanField:
             raise RequestError(
                 f"probabilities have shape {shape}; accepted for these points: ({sides}). Give one row for each label."
             )
-        kind = self._dtype if self._blurs else probabilities.dtype
-        if probabilities.dtype != kind:
+        given = _kind(probabilities)
+        if self._blurs and given != self._kind:
             raise RequestError(
-                f"probabilities have type {probabilities.dtype}; accepted: {kind}, as the features. Convert them."
+                f"probabilities are {given}; accepted: {self._kind}, as the features. Convert or move them."
             )
+
+
+def _kind(values: Tensor) -> str:
+    return f"{values.dtype} on {values.device}"
 
 
 def _factor(compatibility: Compatibility, gain: float, beliefs: Tensor) -> Tensor:
