@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 LANES = 8  # float32 values that one vector instruction handles
-BLOCK = 32  # points whose labels are transposed at once, so that they stay in the first-level cache
+BLOCK = 64  # points whose labels are transposed at once, so that they stay in the first-level cache
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as int64: spreads packed keys over the table
 FIRST_SIZE = 1 << 12  # of a table of vertices, which doubles when it is half full
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pixelwise.crf import loops
 from pixelwise.crf.lattice import Float, Index, Lattice, each, shares
 from pixelwise.crf.step import blur, update
-from pixelwise.crf.vector import AHEAD
+AHEAD = 0
 from pixelwise.errors import RequestError
 
 Normalization = Literal["none", "before", "after", "symmetric"]
@@ -294,15 +294,14 @@ class _Run:
             self.sums[part].fill(0)
         update(
             (0,) * self.num_vertices,
-            (0,) * (self.padded // loops.LANES),
             self.probabilities,
             self.flat_ids,
             self.read,
             self.write,
             self.values.reshape(-1),
-            self.floor,
             self.sums[part].reshape(-1),
             beliefs,
+            self.padded,
             *self.parts[part],
             finish,
         )
@@ -314,7 +313,6 @@ class _Run:
             total += other
         # A lattice for each thread where there are so many; else each thread does some of the labels.
         width = self.padded if len(self.lattices) >= len(self.parts) else loops.LANES
-        vectors = (0,) * (width // loops.LANES)
         values, scratch = spare
         for last in self.starts[1:]:
             scratch[last - 1] = values[last - 1] = 0  # the row of vertices that are not there
@@ -325,9 +323,8 @@ class _Run:
             rows = slice(self.starts[index], self.starts[index + 1])
             old, new = total[rows], scratch[rows]
             for axis in range(lattice.d + 1):
-                blur(
-                    vectors, lattice.neighbours[axis].reshape(-1), old.reshape(-1), new.reshape(-1), self.padded, first
-                )
+                n = lattice.neighbours[axis].reshape(-1)
+                blur(n, old.reshape(-1), new.reshape(-1), self.padded, first, first + width, 0, lattice.num_vertices)
                 old, new = new, old
             values[rows, first : first + width] = old[:, first : first + width]
 

@@ -1,12 +1,17 @@
-"""What a mean-field update does to one point, written in vector instructions of eight labels.
+"""What a mean-field update does to a few points, written in vector instructions of eight values.
 
 Compilers unroll loops over so few labels into single numbers. These functions are built from LLVM's vector types
 instead, which every processor's instructions are chosen from; on one without vectors they are still right.
+
+Axes: V vertices of a point, K labels, L labels padded to a multiple of 8. Arrays are flat, float32 unless said, and
+places in them are given as offsets. V is known when a function is compiled, from the length of a tuple of zeros; the
+number of labels is not, so that any number runs the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -18,8 +23,9 @@ LANES = 8  # float32 values of one vector
 # Taylor coefficients of exp, highest first: the first one left out is 1.2e-7 on [-ln2 / 2, ln2 / 2].
 TAYLOR = (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0)
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
-AHEAD = 4  # points
+AHEAD = 64  # values of a map that are asked for before they are needed
 LOWEST = -87.0  # whose exp is still a normal number
+SMALLEST = 1e-30  # belief: what is less would be slow to calculate with, and changes nothing
 
 
 class _Vectors:
@@ -37,13 +43,9 @@ class _Vectors:
     def call(self, name: str, *arguments: Any, result: Any = None) -> Any:
         """Call one of LLVM's own functions on vectors."""
         kinds = [argument.type for argument in arguments]
-        kind = self.ir.FunctionType(result or self.f32s, kinds)
-        return self.builder.call(self.function(name, kind), arguments, fastmath=("fast",))
-
-    def function(self, name: str, kind: Any) -> Any:
-        """Return one of LLVM's own functions."""
         find: Any = cgutils.get_or_insert_function
-        return find(self.builder.module, kind, name)
+        function = find(self.builder.module, self.ir.FunctionType(result or self.f32s, kinds), name)
+        return self.builder.call(function, arguments, fastmath=("fast",))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         return self.call(f"llvm.fmuladd.v{LANES}f32", a, b, c)
@@ -57,6 +59,9 @@ class _Vectors:
     def integers(self, value: int) -> Any:
         return self.ir.Constant(self.i32s, [value] * LANES)
 
+    def offset(self, index: Any, more: int) -> Any:
+        return self.builder.add(index, self.ir.Constant(self.i64, more))
+
     def spread(self, value: Any) -> Any:
         """Return a vector of one number."""
         first = self.builder.insert_element(
@@ -66,34 +71,57 @@ class _Vectors:
             first, self.ir.Constant(self.f32s, self.ir.Undefined), self.ir.Constant(self.i32s, None)
         )
 
-    def at(self, pointer: Any, index: Any, chunk: int = 0) -> Any:
-        """Return the pointer to a vector that starts at `pointer[index + 8 chunk]`."""
-        place = self.builder.gep(pointer, [self.builder.add(index, self.ir.Constant(self.i64, LANES * chunk))])
-        return self.builder.bitcast(place, self.f32s.as_pointer())
+    def at(self, pointer: Any, index: Any) -> Any:
+        """Return the pointer to a vector that starts at `pointer[index]`."""
+        return self.builder.bitcast(self.builder.gep(pointer, [index]), self.f32s.as_pointer())
 
-    def load(self, pointer: Any) -> Any:
-        return self.builder.load(pointer, align=4)
+    def load(self, pointer: Any, index: Any) -> Any:
+        return self.builder.load(self.at(pointer, index), align=4)
 
-    def store(self, value: Any, pointer: Any) -> None:
-        self.builder.store(value, pointer, align=4)
+    def store(self, value: Any, pointer: Any, index: Any) -> None:
+        self.builder.store(value, self.at(pointer, index), align=4)
 
-    def item(self, pointer: Any, index: Any, offset: int) -> Any:
-        """Return `pointer[index + offset]`, one number."""
-        return self.builder.load(
-            self.builder.gep(pointer, [self.builder.add(index, self.ir.Constant(self.i64, offset))])
-        )
+    def item(self, pointer: Any, index: Any) -> Any:
+        """Return `pointer[index]`, one number."""
+        return self.builder.load(self.builder.gep(pointer, [index]))
 
-    def prefetch(self, pointer: Any, ids: Any, point: Any, vertices: int, padded: int) -> None:
-        """Ask for the rows of the vertices of a point that comes soon."""
-        kind = self.ir.FunctionType(self.ir.VoidType(), [self.ir.IntType(8).as_pointer(), self.i32, self.i32, self.i32])
-        function = self.function("llvm.prefetch.p0", kind)
-        numbers = [self.ir.Constant(self.i32, value) for value in (0, 3, 1)]
-        for v in range(vertices):
-            row = self.builder.zext(self.item(ids, point, AHEAD * vertices + v), self.i64)
-            start = self.builder.mul(row, self.ir.Constant(self.i64, padded))
-            for chunk in range(0, padded // LANES, 2):
-                place = self.builder.bitcast(self.at(pointer, start, chunk), self.ir.IntType(8).as_pointer())
-                self.builder.call(function, [place, *numbers])
+    def prefetch(self, pointer: Any, index: Any) -> None:
+        """Ask for `pointer[index]` to be brought near, which may lie outside the array."""
+        byte = self.ir.IntType(8).as_pointer()
+        kind = self.ir.FunctionType(self.ir.VoidType(), [byte, self.i32, self.i32, self.i32])
+        find: Any = cgutils.get_or_insert_function
+        place = self.builder.bitcast(self.builder.gep(pointer, [index]), byte)
+        read_near = [self.ir.Constant(self.i32, value) for value in (0, 3, 1)]
+        self.builder.call(find(self.builder.module, kind, "llvm.prefetch.p0"), [place, *read_near])
+
+    def kept(self, value: Any) -> Any:
+        """Return the place of a value that changes from step to step of a loop."""
+        place = cgutils.alloca_once(self.builder, value.type)
+        self.builder.store(value, place)
+        return place
+
+    @contextmanager
+    def each(self, count: Any, step: int = 1) -> Iterator[Any]:
+        """Go over 0, step, 2 step, ... below a count that is at least one step; not unrolled, for there are few."""
+        builder, body = self.builder, self.builder.append_basic_block("each")
+        end = builder.append_basic_block("each.end")
+        before = builder.block
+        builder.branch(body)
+        builder.position_at_end(body)
+        index = builder.phi(self.i64)
+        index.add_incoming(self.ir.Constant(self.i64, 0), before)
+        yield index
+        following = self.offset(index, step)
+        index.add_incoming(following, builder.block)
+        again = builder.cbranch(builder.icmp_unsigned("<", following, count), body, end)
+        again.set_metadata("llvm.loop", self._not_unrolled())
+        builder.position_at_end(end)
+
+    def _not_unrolled(self) -> Any:
+        """Return what tells LLVM to leave a loop as it is."""
+        module = self.builder.module
+        words = module.add_metadata([self.ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        return module.add_metadata([words])
 
     def exchange(self, rows: Sequence[Any], distance: int) -> list[Any]:
         """Swap the blocks off the diagonal, so many values wide, of each pair of rows that lie so far apart."""
@@ -121,128 +149,157 @@ class _Vectors:
         exponent = b.shl(b.add(b.fptosi(whole, self.i32s), self.integers(127)), self.integers(23))
         return b.fmul(power, b.bitcast(exponent, self.f32s))
 
-    def fold(self, vectors: Sequence[Any], name: str) -> Any:
-        """Return the sum or the largest of all values of vectors."""
-        total = vectors[0]
-        for vector in vectors[1:]:
-            total = self.builder.fadd(total, vector) if name == "fadd" else self.larger(total, vector)
-        function = f"llvm.vector.reduce.{name}.v{LANES}f32"
-        start = (self.ir.Constant(self.f32, 0.0),) if name == "fadd" else ()
-        return self.call(function, *start, total, result=self.f32)
-
-    def rows(self, ids: Any, point: Any, vertices: int, padded: int) -> list[Any]:
-        """Return where the values of a point's vertices begin."""
-        starts = []
-        for v in range(vertices):
-            row = self.item(ids, point, v)
-            starts.append(self.builder.mul(self.builder.zext(row, self.i64), self.ir.Constant(self.i64, padded)))
-        return starts
-
-
-def _moving(reads: bool, writes: bool) -> Any:
-    """Return the intrinsic that updates one point; see below for its forms.
-
-    Arguments: V zeros; L / 8 zeros; ids (N V), read (N V), write (N V), point V, values (M L), floor (L), q, row L,
-    sums (M L). `q[row]` holds probabilities p and becomes beliefs: p exp(message), normalised, where `reads` is set,
-    else p, normalised. The message is what the values of the point's vertices say, on top of `floor`, which is 0, and
-    very low where there is no label. Where `writes` is set, the beliefs are added to the sums of the same vertices.
-    All arrays are flat; the point's place in `ids` and the row's in `q` are given as offsets.
-    """
-
-    def move(
-        context: Any, counted: Any, vectors: Any, ids: Any, read: Any, write: Any, point: Any, values: Any, floor: Any,
-        q: Any, row: Any, sums: Any,
-    ) -> Any:  # fmt: skip
-        kinds = (counted, vectors, ids, read, write, point, values, floor, q, row, sums)
-        vertices, chunks = counted.count, range(vectors.count)
-        padded = LANES * vectors.count
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v8 = _Vectors(context, builder)
-            i, r, w, x, f, out, s = (v8.data(kinds[n], arguments[n]) for n in (2, 3, 4, 6, 7, 8, 10))
-            at_point, at_row = arguments[5], arguments[9]
-            zero = v8.ir.Constant(v8.i64, 0)
-            scores = [v8.load(v8.at(out, at_row, c)) for c in chunks]
-            if reads:
-                v8.prefetch(x, i, at_point, vertices, padded)
-                messages = [v8.load(v8.at(f, zero, c)) for c in chunks]
-                for v, start in enumerate(v8.rows(i, at_point, vertices, padded)):
-                    factor = v8.spread(v8.item(r, at_point, v))
-                    messages = [v8.fma(factor, v8.load(v8.at(x, start, c)), messages[c]) for c in chunks]
-                largest = v8.spread(v8.fold(messages, "fmax"))
-                for c in chunks:
-                    power = v8.exp(v8.larger(builder.fsub(messages[c], largest), v8.constant(LOWEST)))
-                    scores[c] = builder.fmul(power, scores[c])
-            factor = v8.spread(builder.fdiv(v8.ir.Constant(v8.f32, 1.0), v8.fold(scores, "fadd")))
-            scores = [builder.fmul(score, factor) for score in scores]
-            if not writes:
-                for c in chunks:
-                    v8.store(scores[c], v8.at(out, at_row, c))
-                return context.get_dummy_value()
-            for v, start in enumerate(v8.rows(i, at_point, vertices, padded)):
-                factor = v8.spread(v8.item(w, at_point, v))
-                for c in chunks:
-                    place = v8.at(s, start, c)
-                    v8.store(v8.fma(factor, scores[c], v8.load(place)), place)
-            return context.get_dummy_value()
-
-        return types.void(*kinds), generate
-
-    return move
-
-
-go_on = intrinsic(_moving(reads=True, writes=True))
-only_read = intrinsic(_moving(reads=True, writes=False))
-only_write = intrinsic(_moving(reads=False, writes=True))
-scale = intrinsic(_moving(reads=False, writes=False))
+    def vertices(self, ids: Any, weights: Any, point: Any, count: int, padded: Any) -> list[tuple[Any, Any]]:
+        """Return where the values of a point's vertices begin, and their weights."""
+        found = []
+        for v in range(count):
+            place = self.offset(point, v)
+            start = self.builder.mul(self.builder.zext(self.item(ids, place), self.i64), padded)
+            found.append((start, self.spread(self.item(weights, place))))
+        return found
 
 
 @intrinsic
-def mix(
-    context: Any, vectors: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, padded: Any, column: Any
+def gather(
+    context: Any, counted: Any, ids: Any, weights: Any, point: Any, values: Any, padded: Any, out: Any, row: Any
 ) -> Any:
-    """Blur a vertex m along one axis: new[m] = old[m] + half of both neighbours, in some columns from the first on.
+    """Read a point's message off its vertices.
 
-    Arguments: a zero for each vector of columns; neighbours (2 M); m; M; old and new (M L); L; first column.
+    Arguments: V zeros; ids (N V), weights (N V); V times the point; values (M L); L; out, and where its row begins.
     """
-    kinds = (vectors, neighbours, m, count, old, new, padded, column)
+    kinds = (counted, ids, weights, point, values, padded, out, row)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         v8 = _Vectors(context, builder)
-        n, x, y = (v8.data(kinds[k], arguments[k]) for k in (1, 4, 5))
-        at, many, length, first = (arguments[k] for k in (2, 3, 6, 7))
-        rows = [at, *(builder.zext(v8.item(n, index, 0), v8.i64) for index in (at, builder.add(at, many)))]
-        own, left, right = (builder.add(builder.mul(row, length), first) for row in rows)
-        for c in range(vectors.count):
-            both = builder.fadd(v8.load(v8.at(x, left, c)), v8.load(v8.at(x, right, c)))
-            v8.store(v8.fma(both, v8.constant(0.5), v8.load(v8.at(x, own, c))), v8.at(y, own, c))
+        i, w, x, target = (v8.data(kinds[n], arguments[n]) for n in (1, 2, 4, 6))
+        length, first = arguments[5], arguments[7]
+        vertices = v8.vertices(i, w, arguments[3], counted.count, length)
+        with v8.each(length, LANES) as column:
+            total = v8.constant(0)
+            for start, weight in vertices:
+                total = v8.fma(weight, v8.load(x, builder.add(start, column)), total)
+            v8.store(total, target, builder.add(first, column))
         return context.get_dummy_value()
 
     return types.void(*kinds), generate
 
 
 @intrinsic
-def transpose(context: Any, vectors: Any, planes: Any, start: Any, step: Any, q: Any, place: Any) -> Any:
-    """Let eight values from each of eight planes become rows of `q`.
+def scatter(
+    context: Any, counted: Any, ids: Any, weights: Any, point: Any, q: Any, row: Any, padded: Any, sums: Any
+) -> Any:
+    """Add a point's beliefs to the sums of its vertices.
 
-    Arguments: L / 8 zeros; planes (K N); where the first plane's values begin; N; q; where the first row begins.
+    Arguments: V zeros; ids (N V), weights (N V); V times the point; q, and where its row begins; L; sums (M L).
     """
-    kinds = (vectors, planes, start, step, q, place)
-    padded = LANES * vectors.count
+    kinds = (counted, ids, weights, point, q, row, padded, sums)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         v8 = _Vectors(context, builder)
-        source, target = v8.data(planes, arguments[1]), v8.data(q, arguments[4])
-        index, rows = arguments[2], []
-        for _ in range(LANES):
-            rows.append(v8.load(v8.at(source, index)))
-            index = builder.add(index, arguments[3])
-        for distance in (4, 2, 1):
-            rows = v8.exchange(rows, distance)
-        index = arguments[5]
-        for row in rows:
-            v8.store(row, v8.at(target, index))
-            index = builder.add(index, v8.ir.Constant(v8.i64, padded))
+        i, w, source, target = (v8.data(kinds[n], arguments[n]) for n in (1, 2, 4, 7))
+        first, length = arguments[5], arguments[6]
+        vertices = v8.vertices(i, w, arguments[3], counted.count, length)
+        with v8.each(length, LANES) as column:
+            value = v8.load(source, builder.add(first, column))
+            for start, weight in vertices:
+                place = builder.add(start, column)
+                v8.store(v8.fma(weight, value, v8.load(target, place)), target, place)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
+
+
+@intrinsic
+def transpose(
+    context: Any, source: Any, place: Any, rows: Any, blocks: Any, target: Any, first: Any, beside: Any, below: Any,
+    count: Any,
+) -> Any:  # fmt: skip
+    """Transpose blocks of 8 x 8 values.
+
+    Arguments: source, where the first block begins, from one row of a block to the next and from one block to the
+    next; the same of the target; number of blocks.
+    """
+    kinds = (source, place, rows, blocks, target, first, beside, below, count)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        x, y = v8.data(source, arguments[0]), v8.data(target, arguments[4])
+        froms, tos = v8.kept(arguments[1]), v8.kept(arguments[5])
+        with v8.each(arguments[8]):
+            at, rows = builder.load(froms), []
+            for _ in range(LANES):
+                rows.append(v8.load(x, at))
+                at = builder.add(at, arguments[2])
+            for distance in (4, 2, 1):
+                rows = v8.exchange(rows, distance)
+            at = builder.load(tos)
+            for row in rows:
+                v8.store(row, y, at)
+                at = builder.add(at, arguments[6])
+            builder.store(builder.add(builder.load(froms), arguments[3]), froms)
+            builder.store(builder.add(builder.load(tos), arguments[7]), tos)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
+
+
+@intrinsic
+def soften(
+    context: Any, scores: Any, place: Any, labels: Any, planes: Any, start: Any, step: Any, out: Any, first: Any, gap: Any
+) -> Any:  # fmt: skip
+    """Turn the messages to eight points into their beliefs: p exp(message), normalised over the labels.
+
+    Arguments: scores (K 8), which are overwritten, and where they begin; K; probabilities p, where the first label's
+    eight begin, and from one label to the next; beliefs, which may be the scores, and their places in the same way.
+    """
+    kinds = (scores, place, labels, planes, start, step, out, first, gap)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        t, p, y = (v8.data(kinds[n], arguments[n]) for n in (0, 3, 6))
+        t = builder.gep(t, [arguments[1]])
+        values = builder.mul(arguments[2], v8.ir.Constant(v8.i64, LANES))
+        largest = v8.kept(v8.constant(-3e38))
+        with v8.each(values, LANES) as k:
+            builder.store(v8.larger(v8.load(t, k), builder.load(largest)), largest)
+        total, at = v8.kept(v8.constant(0)), v8.kept(arguments[4])
+        with v8.each(values, LANES) as k:
+            power = v8.exp(v8.larger(builder.fsub(v8.load(t, k), builder.load(largest)), v8.constant(LOWEST)))
+            score = builder.fmul(power, v8.load(p, builder.load(at)))
+            v8.store(score, t, k)
+            v8.prefetch(p, v8.offset(builder.load(at), AHEAD))
+            builder.store(builder.fadd(builder.load(total), score), total)
+            builder.store(builder.add(builder.load(at), arguments[5]), at)
+        factor = builder.fdiv(v8.constant(1), builder.load(total))
+        builder.store(arguments[7], at)
+        with v8.each(values, LANES) as k:
+            belief = v8.larger(builder.fmul(v8.load(t, k), factor), v8.constant(SMALLEST))
+            v8.store(belief, y, builder.load(at))
+            builder.store(builder.add(builder.load(at), arguments[8]), at)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
+
+
+@intrinsic
+def mix(
+    context: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, padded: Any, first: Any, last: Any
+) -> Any:
+    """Blur a vertex m along one axis: new[m] = old[m] + half of both neighbours, in some columns.
+
+    Arguments: neighbours (2 M); m; M; old and new (M L); L; first and last column, multiples of 8.
+    """
+    kinds = (neighbours, m, count, old, new, padded, first, last)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        n, x, y = (v8.data(kinds[k], arguments[k]) for k in (0, 3, 4))
+        at, many, length, begin, end = (arguments[k] for k in (1, 2, 5, 6, 7))
+        rows = [at, *(builder.zext(v8.item(n, index), v8.i64) for index in (at, builder.add(at, many)))]
+        own, left, right = (builder.add(builder.mul(row, length), begin) for row in rows)
+        with v8.each(builder.sub(end, begin), LANES) as c:
+            both = builder.fadd(v8.load(x, builder.add(left, c)), v8.load(x, builder.add(right, c)))
+            v8.store(v8.fma(both, v8.constant(0.5), v8.load(x, builder.add(own, c))), y, builder.add(own, c))
         return context.get_dummy_value()
 
     return types.void(*kinds), generate
