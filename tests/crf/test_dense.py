@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pixelwise as pw
-from pixelwise.crf.dense import PRESETS, CRFParameters, crf_preset, dense_crf
+from pixelwise.crf.dense import PRESETS, CRFParameters, crf_preset, dense_crf, refine
 from pixelwise.errors import RequestError
 
 HEIGHT, WIDTH, LABELS = 9, 14, 3
@@ -124,6 +124,7 @@ def test_inputs_of_another_kind(image: Any, probabilities: Any, message: str) ->
         ({"iterations": -1}, "iterations is -1; accepted: whole numbers from 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
         ({"normalization": "both"}, "normalization is 'both'; accepted: none, before, after, symmetric"),
+        ({"tolerance": -1e-3}, "tolerance is -0.001; accepted: a number from 0 on, or None"),
         ({"preset": "deeplab"}, "unknown preset 'deeplab'; closest: deeplab_"),
     ],
 )
@@ -146,3 +147,63 @@ def test_parameters_are_checked_where_they_are_made() -> None:
     assert crf_preset("pydensecrf_default") == CRFParameters()
     with pytest.raises(RequestError, match="spatial_weight is '3'"):
         CRFParameters(spatial_weight="3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_is_its_images_one_by_one(count: int, threads: int) -> None:
+    images = np.stack([np.roll(picture(), index, axis=1) for index in range(count)])
+    probabilities = np.stack([maps(seed) for seed in range(count)])
+    found = refine(images, probabilities, CRFParameters(), num_threads=threads)
+    assert found.shape == probabilities.shape
+    for image, given, beliefs in zip(images, probabilities, found, strict=True):
+        np.testing.assert_array_equal(beliefs, dense_crf(image, given))
+
+
+@pytest.mark.parametrize(
+    ("images", "probabilities", "message"),
+    [
+        (
+            picture()[None],
+            maps(),
+            r"image has shape \(1, 9, 14, 3\), probabilities \(3, 9, 14\); accepted: \(H, W, 3\)",
+        ),
+        (picture(), maps()[None], r"image has shape \(9, 14, 3\), probabilities \(1, 3, 9, 14\)"),
+        (np.stack([picture()] * 2), maps()[None], "both for the same B"),
+        (np.stack([picture()] * 2), np.stack([maps(), maps() * 2]), r"image 1 of the batch: probabilities have sums"),
+        (picture()[None][:0], maps()[None][:0], r"image has shape \(0, 9, 14, 3\)"),
+    ],
+)
+def test_batches_of_another_kind(images: Any, probabilities: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        dense_crf(images, probabilities)
+
+
+def test_views_and_arrays_that_cannot_be_written() -> None:
+    image, probabilities = picture(), maps().astype(np.float32)
+    wanted = dense_crf(image, probabilities)
+    fixed = probabilities.copy()
+    fixed.flags.writeable = False
+    wide = np.zeros((HEIGHT, 2 * WIDTH, 3), dtype=np.uint8)
+    wide[:, ::2] = image
+    np.testing.assert_array_equal(dense_crf(wide[:, ::2], fixed), wanted)
+    layers = np.ascontiguousarray(probabilities.transpose(1, 2, 0))
+    np.testing.assert_array_equal(dense_crf(image, layers.transpose(2, 0, 1)), wanted)
+    np.testing.assert_array_equal(dense_crf(image, probabilities), wanted)  # none of them was written to
+
+
+def test_the_result_may_go_where_the_probabilities_are() -> None:
+    probabilities = maps().astype(np.float32)
+    wanted = dense_crf(picture(), probabilities)
+    found = refine(picture(), probabilities, CRFParameters(), out=probabilities)
+    assert found is probabilities
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_tolerance_stops_where_beliefs_stay() -> None:
+    image, probabilities = picture(), maps()
+    done = dense_crf(image, probabilities, iterations=60)
+    np.testing.assert_allclose(dense_crf(image, probabilities, iterations=60, tolerance=1e-12), done, atol=1e-5)
+    np.testing.assert_array_equal(
+        dense_crf(image, probabilities, iterations=60, tolerance=1e9), dense_crf(image, probabilities, iterations=1)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf.dense import color_features, position_features
 from pixelwise.crf.exact import exact_mean_field, gaussian_matrix
-from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, mean_field
+from pixelwise.crf.mean_field import FEWEST_POINTS, Kernel, MeanField, Normalization, mean_field
 from pixelwise.errors import RequestError
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "crf" / "crf_240x180x5.npz"
@@ -228,3 +230,69 @@ def test_what_a_field_refuses() -> None:
     for iterations in ((5, 3), (-1,), ()):
         with pytest.raises(RequestError, match="accepted: whole numbers from 0 on, each above the one before"):
             next(field.infer_each(probabilities, (3.0, 10.0), iterations=iterations))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_other_normalizations_need_no_other_lattices(norm: Normalization) -> None:
+    probabilities, kernels = toy()
+    features = [kernel.features for kernel in kernels]
+    wanted = MeanField(features, norm).infer(probabilities, (1.0, 2.0), iterations=3)
+    for before in NORMS:
+        field = MeanField(features, before)
+        kept = field.infer(probabilities, (1.0, 2.0), iterations=3)
+        found = field.with_normalizations(norm).infer(probabilities, (1.0, 2.0), iterations=3)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_array_equal(field.infer(probabilities, (1.0, 2.0), iterations=3), kept)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 67])
+@pytest.mark.parametrize("norm", ["symmetric", "after"])
+def test_a_tolerance_is_the_mean_divergence_of_an_iteration(norm: Normalization, count: int) -> None:
+    rng = np.random.default_rng(count)
+    probabilities = rng.random((5, count)).astype(np.float32) + 0.05
+    field = MeanField([rng.normal(size=(count, 2)).astype(np.float32)], norm)
+    steps = list(field.infer_each(probabilities, [2.0], iterations=range(8)))
+    divergences = [float((b * np.log(b / a)).sum() / count) for a, b in pairwise(steps)]
+    assert divergences == sorted(divergences, reverse=True)
+    for number, divergence in enumerate(divergences[:5], start=1):
+        found = field.infer(probabilities, [2.0], iterations=7, tolerance=divergence * 1.01)
+        np.testing.assert_allclose(found, steps[number], atol=1e-6)
+        later = field.infer(probabilities, [2.0], iterations=number, tolerance=divergence * 0.99)
+        np.testing.assert_allclose(later, steps[number], atol=1e-6)
+    with pytest.raises(RequestError, match="tolerance is nan; accepted: a number from 0 on, or None"):
+        field.infer(probabilities, [2.0], iterations=1, tolerance=float("nan"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e-3])
+def test_probabilities_that_are_none(value: float) -> None:
+    probabilities, kernels = toy()
+    probabilities[1, 7] = value
+    with pytest.raises(RequestError, match=r"probabilities go from .*; accepted: positive, finite numbers"):
+        mean_field(probabilities, kernels, iterations=1)
+
+
+@pytest.mark.parametrize("lattices", [1, 2])
+def test_threads_agree_and_each_number_of_them_repeats_itself(lattices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    count = 3 * FEWEST_POINTS + 5
+    probabilities = rng.random((9, count)).astype(np.float32) + 0.1
+    features = [rng.normal(size=(count, d)).astype(np.float32) * 3 for d in (5, 2)[:lattices]]
+    weights = [np.float32(2), rng.normal(size=(9, 9))][:lattices]
+    alone = MeanField(features, num_threads=1).infer(probabilities, weights, iterations=4, num_threads=1)
+    for many in (0, 1 << 30):  # threads share axes, or lattices
+        monkeypatch.setattr("pixelwise.crf.inference.MANY_VALUES", many)
+        for threads in (2, 3):
+            field = MeanField(features, num_threads=threads)
+            found = [field.infer(probabilities, weights, iterations=4, num_threads=threads) for _ in range(2)]
+            np.testing.assert_array_equal(found[0], found[1])
+            np.testing.assert_allclose(found[0], alone, atol=1e-5)
+
+
+def test_threads_may_share_a_field() -> None:
+    probabilities, kernels = toy()
+    field = MeanField([kernel.features for kernel in kernels])
+    given = [np.ascontiguousarray(np.roll(probabilities, index, axis=0)) for index in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda each: field.infer(each, (3.0, 10.0), iterations=5), given))
+    for each, beliefs in zip(given, found, strict=True):
+        np.testing.assert_array_equal(beliefs, field.infer(each, (3.0, 10.0), iterations=5))

@@ -12,6 +12,7 @@ Map from the paper to this file:
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, get_args
@@ -19,12 +20,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.crf.lattice import Float
-from pixelwise.crf.mean_field import Kernel, Normalization, mean_field
+from pixelwise.crf.inputs import LEAST, TOLERANCE, check_probabilities
+from pixelwise.crf.lattice import Float, each
+from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, usable_cores
 from pixelwise.errors import RequestError, closest
-
-LEAST = 1e-5  # probabilities below are raised to it, as in the usual wrappers, so that no label is impossible
-TOLERANCE = 1e-2  # by which probabilities may miss a sum of 1
 
 
 def _is_number(value: object) -> bool:
@@ -137,18 +136,22 @@ def dense_crf(
     bilateral_weight: float | None = None,
     iterations: int | None = None,
     normalization: Normalization | None = None,
+    tolerance: float | None = None,
 ) -> NDArray[np.float32]:
     """Refine probabilities so that pixels near each other, and the more so of similar colour, agree.
 
     Args:
-        image: uint8 (H, W, 3).
-        probabilities: float (K, H, W), summing to 1 over the labels within 1e-2, and then normalised; values below
-            1e-5 are raised to it.
+        image: uint8 (H, W, 3), or (B, H, W, 3): images of a batch are refined alone, as many at a time as there are
+            cores.
+        probabilities: float (K, H, W), or (B, K, H, W), summing to 1 over the labels within 1e-2, and then normalised;
+            values below 1e-5 are raised to it.
         preset: name of `PRESETS`; None is "pydensecrf_default". What is given beside it beats it; `CRFParameters`
             explains each.
+        tolerance: to stop before all iterations, as soon as the beliefs of one diverge by less from those before, mean
+            KL over the pixels in nats (see `MeanField.infer`); None never does.
 
     Returns:
-        Beliefs, float32 (K, H, W), summing to 1.
+        Beliefs, float32 (K, H, W) or (B, K, H, W), summing to 1.
 
     Raises:
         RequestError: if shapes or types are others, values are not finite, or a parameter is impossible.
@@ -168,21 +171,85 @@ def dense_crf(
     }
     chosen = crf_preset("pydensecrf_default" if preset is None else preset)
     parameters = replace(chosen, **{key: value for key, value in given.items() if value is not None})
-    return refine(image, probabilities, parameters)
+    return refine(image, probabilities, parameters, tolerance=tolerance)
 
 
 def refine(
-    image: NDArray[Any], probabilities: NDArray[Any], parameters: CRFParameters, *, num_threads: int | None = None
+    image: NDArray[Any],
+    probabilities: NDArray[Any],
+    parameters: CRFParameters,
+    *,
+    tolerance: float | None = None,
+    num_threads: int | None = None,
+    out: Float | None = None,
 ) -> NDArray[np.float32]:
-    """Refine probabilities by given parameters; see `dense_crf`."""
-    checked = check_probabilities(image, probabilities)
+    """Refine probabilities by given parameters; see `dense_crf`.
+
+    Args:
+        image: one image or several.
+        probabilities: of it or them.
+        parameters: of the kernels and the inference.
+        tolerance: to stop early, as `dense_crf`'s.
+        num_threads: None takes all cores that the process may use. Threads share an image, or the images of a batch.
+        out: float32 array of the probabilities' shape for the result; it may be the probabilities themselves.
+    """
+    if image.ndim == 4 or probabilities.ndim == 4:
+        return _refine_batch(image, probabilities, parameters, tolerance, num_threads, out)
+    checked = check_probabilities(image, probabilities, num_threads=num_threads, out=out)
     labels, height, width = checked.shape
-    return mean_field(
-        checked.reshape(labels, -1),
-        kernels_of(image, parameters),
-        iterations=parameters.iterations,
+    p = checked.reshape(labels, -1)
+    kernels = kernels_of(image, parameters)
+    weights = [kernel.compatibility for kernel in kernels]
+    field = MeanField(
+        [kernel.features for kernel in kernels],
+        parameters.normalization,
+        num_points=height * width,
         num_threads=num_threads,
-    ).reshape(labels, height, width)
+    )
+    del kernels  # a large image's features take room that the iterations need
+    beliefs = field.infer(
+        p,
+        weights,
+        iterations=parameters.iterations,
+        tolerance=tolerance,
+        num_threads=num_threads,
+        out=p if tolerance is None else None,
+    )
+    if beliefs is not p:
+        p[...] = beliefs
+    return checked
+
+
+def _refine_batch(
+    images: NDArray[Any],
+    probabilities: NDArray[Any],
+    parameters: CRFParameters,
+    tolerance: float | None,
+    num_threads: int | None,
+    out: Float | None,
+) -> NDArray[np.float32]:
+    """Refine several images, one in each thread at a time."""
+    if images.ndim != 4 or probabilities.ndim != 4 or len(images) != len(probabilities) or not len(images):
+        raise RequestError(
+            f"image has shape {images.shape}, probabilities {probabilities.shape}; accepted: (H, W, 3) with (K, H, W), "
+            "or (B, H, W, 3) with (B, K, H, W) of as many images. Give both for one image, or both for the same B."
+        )
+    beliefs: Float = np.empty(probabilities.shape, dtype=np.float32) if out is None else out
+    threads = min(num_threads or usable_cores(), len(images))
+
+    def work(index: int) -> None:
+        try:
+            how = {"num_threads": num_threads if threads == 1 else 1, "out": beliefs[index]}
+            refine(images[index], probabilities[index], parameters, tolerance=tolerance, **how)
+        except RequestError as error:
+            raise RequestError(f"image {index} of the batch: {error}") from error
+
+    if threads == 1:
+        each(None, work, range(len(images)))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            each(pool, work, range(len(images)))
+    return beliefs
 
 
 def kernels_of(image: NDArray[np.uint8], parameters: CRFParameters) -> list[Kernel]:
@@ -203,55 +270,30 @@ def kernels_of(image: NDArray[np.uint8], parameters: CRFParameters) -> list[Kern
 
 def position_features(height: int, width: int, sigma: float) -> Float:
     """Return (x, y) / sigma of each pixel in reading order, float32 (H * W, 2)."""
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    places: Float = np.stack([columns, rows], axis=-1).reshape(-1, 2)
-    places /= np.float32(sigma)
-    return places
+    places: Float = np.empty((height, width, 2), dtype=np.float32)
+    _fill_places(places, sigma)
+    return places.reshape(-1, 2)
 
 
 def color_features(image: NDArray[np.uint8], spatial_sigma: float, color_sigma: float) -> Float:
     """Return position and colour (x, y, r, g, b) of each pixel of (H, W, 3) over their sigmas, float32 (H * W, 5)."""
-    places = position_features(image.shape[0], image.shape[1], spatial_sigma)
-    colors = image.reshape(-1, 3).astype(np.float32) / np.float32(color_sigma)
-    return np.concatenate([places, colors], axis=1)
+    features: Float = np.empty((*image.shape[:2], 5), dtype=np.float32)
+    _fill_places(features, spatial_sigma)
+    np.divide(image, np.float32(color_sigma), out=features[..., 2:])
+    return features.reshape(-1, 5)
 
 
-def check_probabilities(image: NDArray[Any], probabilities: NDArray[Any]) -> Float:
-    """Return probabilities as float32 (K, H, W), contiguous, from 1e-5 and summing to 1; refuse what is none."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise RequestError(
-            f"image has shape {image.shape} and type {image.dtype}; accepted: uint8 (H, W, 3). Bring it to bytes of "
-            "0..255 in red, green, blue; repeat a grey image three times."
-        )
-    height, width = image.shape[:2]
-    if probabilities.ndim != 3 or probabilities.shape[1:] != (height, width):
-        last = probabilities.ndim == 3 and probabilities.shape[:2] == (height, width)
-        advice = "Move the last axis to the front." if last else "Give the probabilities of this image, at its size."
-        raise RequestError(
-            f"probabilities have shape {probabilities.shape}, the image is {height} x {width}; accepted: (K, {height}, "
-            f"{width}). {advice}"
-        )
-    if not np.issubdtype(probabilities.dtype, np.floating):
-        raise RequestError(
-            f"probabilities have type {probabilities.dtype}; accepted: floating point. Divide bytes by 255."
-        )
-    checked: Float = np.array(probabilities, dtype=np.float32, order="C")
-    total = checked.sum(axis=0)
-    worst = float(np.abs(total - 1).max()) if np.isfinite(total).all() else math.nan
-    if not worst <= TOLERANCE or checked.min() < 0:
-        found = "NaN or infinite values" if math.isnan(worst) else f"sums from {total.min():.4g} to {total.max():.4g}"
-        found = f"values down to {checked.min():.4g}" if checked.min() < 0 else found
-        raise RequestError(
-            f"probabilities have {found} over the labels; accepted: values from 0 that sum to 1 within {TOLERANCE}. "
-            "Take the softmax of logits first."
-        )
-    checked /= total
-    np.maximum(checked, np.float32(LEAST), out=checked)
-    return checked
+def _fill_places(features: Float, sigma: float) -> None:
+    """Write (x, y) / sigma to the first two features of each pixel, (H, W, d)."""
+    height, width, _ = features.shape
+    features[..., 0] = np.arange(width, dtype=np.float32) / np.float32(sigma)
+    features[..., 1] = (np.arange(height, dtype=np.float32) / np.float32(sigma))[:, None]
 
 
 __all__ = [
+    "LEAST",
     "PRESETS",
+    "TOLERANCE",
     "CRFParameters",
     "check_probabilities",
     "color_features",

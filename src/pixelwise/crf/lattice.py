@@ -40,6 +40,7 @@ class Lattice:
         ids: int32 (N, V) of which the columns from `column` on are filled with vertices; None takes an own array.
         weights: float32 (N, V), the same for their weights.
         column: first column.
+        start: number of the first vertex; those of several lattices can follow each other.
         pool: threads that share the points; None works in the calling one.
         num_threads: of the pool.
 
@@ -59,6 +60,7 @@ class Lattice:
         ids: Index | None = None,
         weights: Float | None = None,
         column: int = 0,
+        start: int = 0,
         pool: ThreadPoolExecutor | None = None,
         num_threads: int = 1,
     ) -> None:
@@ -71,14 +73,17 @@ class Lattice:
             raise RequestError(
                 "features hold NaN or infinite values; accepted: finite numbers. Remove or replace them."
             )
+        features = np.require(features, np.float32, ["C", "W"])
         count, d = features.shape
-        self.d, self.column, self.end = d, column, column + d + 1
+        self.d, self.column, self.end, self.start = d, column, column + d + 1, start
         self.ids = np.empty((count, self.end), dtype=np.int32) if ids is None else ids
         self.weights = np.empty((count, self.end), dtype=np.float32) if weights is None else weights
         parts = shares(count, num_threads)
         scale, steps, limit = loops.embedding(d)
         points = (features, scale, steps, limit)
-        embedded = each(pool, lambda part: loops.embed((0,) * d, *points, *part, self.ids, self.weights, column), parts)
+        embedded = each(
+            pool, lambda part: loops.embed((0,) * d, *points, *part, self.ids, self.weights, column, start), parts
+        )
         if not all(len(keys) for keys in embedded):
             _, bits = loops.layout(d)
             raise RequestError(
@@ -92,7 +97,7 @@ class Lattice:
         each(
             pool,
             lambda part: loops.renumber(
-                self.ids, *parts[part], column, self.end, new_ids[starts[part] : starts[part + 1]]
+                self.ids, *parts[part], column, self.end, start, new_ids[starts[part] : starts[part + 1]]
             ),
             range(1, len(parts)),  # the first part's numbers stay
         )
@@ -109,15 +114,19 @@ class Lattice:
 
         def work(part: tuple[int, int]) -> Float:
             own = np.zeros(self.num_vertices + 1, dtype=np.float32)
-            loops.add_weights(self.ids, self.weights, *part, self.column, self.end, own)
+            loops.add_weights(self.ids, self.weights, *part, self.column, self.end, self.start, own)
             return own
 
         old: Float = np.stack(each(pool, work, parts), axis=-1).sum(axis=-1, keepdims=True, dtype=np.float32)
+        return self.blurred(old)[:, 0]
+
+    def blurred(self, old: Float, *, transposed: bool = False) -> Float:
+        """Blur the values of the vertices, float32 (M + 1, C), along all axes; what was given is overwritten."""
         new = np.zeros_like(old)
-        for axis in range(self.d + 1):
-            loops.blur(self.neighbours[axis], old, new, 0, 1)
+        for axis in range(self.d, -1, -1) if transposed else range(self.d + 1):
+            loops.blur(self.neighbours[axis], old, new)
             old, new = new, old
-        return old[:, 0]
+        return old
 
     def filter(self, values: Float, *, transposed: bool = False) -> Float:
         """Filter values of the points.
@@ -130,13 +139,11 @@ class Lattice:
             float32 (N, C).
         """
         old = np.zeros((self.num_vertices + 1, values.shape[1]), dtype=np.float32)
-        new = np.zeros_like(old)
-        loops.splat(self.ids, self.weights, self.column, self.end, np.ascontiguousarray(values), old)
-        for axis in range(self.d, -1, -1) if transposed else range(self.d + 1):
-            loops.blur(self.neighbours[axis], old, new, 0, values.shape[1])
-            old, new = new, old
+        places = (self.column, self.end, self.start)
+        loops.splat(self.ids, self.weights, *places, np.ascontiguousarray(values), old)
+        old = self.blurred(old, transposed=transposed)
         out = np.empty((len(self.ids), values.shape[1]), dtype=np.float32)
-        loops.slice_(self.ids, self.weights, self.column, self.end, old, out)
+        loops.slice_(self.ids, self.weights, *places, old, out)
         out *= np.float32(self.gain)
         return out
 

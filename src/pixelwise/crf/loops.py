@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 LANES = 8  # float32 values that one vector instruction handles
-BLOCK = 64  # points whose labels are transposed at once, so that they stay in the first-level cache
+BLOCK = 32  # points that a pass treats at once, so that what is between its steps stays in the first-level cache
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as int64: spreads packed keys over the table
 FIRST_SIZE = 1 << 12  # of a table of vertices, which doubles when it is half full
 
@@ -97,13 +97,14 @@ def embedding(d: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
 @compiled()
 def embed(
     dimensions: Any, features: Any, scale: Any, steps: Any, limit: Any, first: Any, last: Any, ids: Any, weights: Any,
-    column: Any,
+    column: Any, start: Any,
 ) -> Any:  # fmt: skip
     """Find the simplex of each point from `first` to `last`, and the weights of its vertices.
 
     Arguments: d zeros; features float32 (N, d), already divided by their standard deviations; what `embedding` returns;
-    ids int32 (N, V) and weights float32 (N, V), of which the columns from `column` on are filled. Returns the vertices
-    met, packed, in the order of their first use; empty if a coordinate is too large to be packed.
+    ids int32 (N, V) and weights float32 (N, V), of which the columns from `column` on are filled; the first vertex's
+    number. Returns the vertices met, packed, in the order of their first use; empty if a coordinate is too large to be
+    packed.
 
     Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", 2010, section 3.
     """
@@ -177,7 +178,7 @@ def embed(
                 last_id[r] = find_or_insert(key, table, table_ids, unique, count)
                 if last_id[r] == count:
                     count += 1
-            ids[i, column + r] = last_id[r]
+            ids[i, column + r] = start + last_id[r]
     return unique[:count]
 
 
@@ -199,87 +200,121 @@ def merge(keys: Any, new_ids: Any) -> Any:
 
 
 @compiled(fastmath=True)
-def renumber(ids: Any, first: Any, last: Any, column: Any, end: Any, new_ids: Any) -> None:
-    """Replace the ids of points from `first` to `last`, in columns from `column` to `end`, by new ones."""
+def renumber(ids: Any, first: Any, last: Any, column: Any, end: Any, start: Any, new_ids: Any) -> None:
+    """Replace the ids of points from `first` to `last`, in columns from `column` to `end`, which begin at `start`."""
     for i in range(first, last):
         for v in range(column, end):
-            ids[i, v] = new_ids[ids[i, v]]
+            ids[i, v] = start + new_ids[ids[i, v] - start]
 
 
 @compiled(fastmath=True)
-def splat(ids: Any, weights: Any, column: Any, end: Any, source: Any, values: Any) -> None:
+def splat(ids: Any, weights: Any, column: Any, end: Any, start: Any, source: Any, values: Any) -> None:
     """Add each point's source (N, C) to the values (M + 1, C) of its vertices, by its weights."""
     for i in range(ids.shape[0]):
         for v in range(column, end):
-            vertex, weight = ids[i, v], weights[i, v]
+            vertex, weight = ids[i, v] - start, weights[i, v]
             for c in range(source.shape[1]):
                 values[vertex, c] += weight * source[i, c]
 
 
 @compiled(fastmath=True)
-def slice_(ids: Any, weights: Any, column: Any, end: Any, values: Any, target: Any) -> None:
+def slice_(ids: Any, weights: Any, column: Any, end: Any, start: Any, values: Any, target: Any) -> None:
     """Read each point's target (N, C) off the values (M + 1, C) of its vertices, by its weights."""
     for i in range(ids.shape[0]):
         for c in range(target.shape[1]):
             target[i, c] = 0
         for v in range(column, end):
-            vertex, weight = ids[i, v], weights[i, v]
+            vertex, weight = ids[i, v] - start, weights[i, v]
             for c in range(target.shape[1]):
                 target[i, c] += weight * values[vertex, c]
 
 
 @compiled(fastmath=True)
-def blur(neighbours: Any, old: Any, new: Any, first: Any, last: Any) -> None:
-    """Blur columns along one axis: new = old + half of both neighbours, int32 (2, M); values (M + 1, C)."""
+def blur(neighbours: Any, old: Any, new: Any) -> None:
+    """Blur values (M + 1, C) along one axis: new = old + half of both neighbours, int32 (2, M)."""
     for m in range(neighbours.shape[1]):
         left, right = neighbours[0, m], neighbours[1, m]
-        for c in range(first, last):
+        for c in range(old.shape[1]):
             new[m, c] = old[m, c] + np.float32(0.5) * (old[left, c] + old[right, c])
 
 
 @compiled(fastmath=True)
-def add_weights(ids: Any, weights: Any, first: Any, last: Any, column: Any, end: Any, values: Any) -> None:
+def add_weights(ids: Any, weights: Any, first: Any, last: Any, column: Any, end: Any, start: Any, values: Any) -> None:
     """Add the weights of points from `first` to `last` to the values (M + 1) of their vertices."""
     for i in range(first, last):
         for v in range(column, end):
-            values[ids[i, v]] += weights[i, v]
+            values[ids[i, v] - start] += weights[i, v]
 
 
 @compiled(fastmath=True)
 def normalise(
-    ids: Any,
-    read: Any,
-    write: Any,
-    same: Any,
-    first: Any,
-    last: Any,
-    column: Any,
-    end: Any,
-    values: Any,
-    gain: Any,
-    tiny: Any,
-    to_read: Any,
-    to_write: Any,
-    start: Any,
-) -> None:
-    """Multiply weights by norms and renumber their vertices.
+    ids: Any, read: Any, write: Any, first: Any, last: Any, column: Any, end: Any, start: Any, values: Any, gain: Any,
+    tiny: Any, to_read: Any, to_write: Any,
+) -> None:  # fmt: skip
+    """Multiply weights by norms.
 
-    Arguments: ids, weights to read and to write (N, V), which may be one array; first and last point; first and last
-    column; values float32 (M + 1), from which a point's norm n is sliced, or none; gain of the slicing; how often the
-    square root of 1 / n goes into the weights for reading and for writing; number of the first vertex.
+    Arguments: ids, weights to read and to write (N, V), which may be one array if both are multiplied alike; first and
+    last point; first and last column; the first vertex's number; values float32 (M + 1), from which a point's norm n is
+    sliced; gain of the slicing; how often the square root of 1 / n goes into the weights for reading and for writing.
     """
     for i in range(first, last):
-        if values.shape[0]:
-            norm = np.float32(0)
-            for v in range(column, end):
-                norm += write[i, v] * values[ids[i, v]]
-            inverse = np.float32(1) / (norm * gain + tiny)
-            root = np.sqrt(inverse)
-            for_read = inverse if to_read == 2 else (root if to_read == 1 else np.float32(1))
-            for_write = inverse if to_write == 2 else (root if to_write == 1 else np.float32(1))
-            for v in range(column, end):
-                write[i, v] *= for_write
-                if not same:
-                    read[i, v] *= for_read
+        norm = np.float32(0)
         for v in range(column, end):
-            ids[i, v] += start
+            norm += write[i, v] * values[ids[i, v] - start]
+        inverse = np.float32(1) / (norm * gain + tiny)
+        root = np.sqrt(inverse)
+        if to_read == 1:  # and to_write too, and the weights may be the same
+            for v in range(column, end):
+                write[i, v] *= root
+                read[i, v] = write[i, v]
+        elif to_read == 2:
+            for v in range(column, end):
+                read[i, v] *= inverse
+        elif to_write == 2:
+            for v in range(column, end):
+                write[i, v] *= inverse
+
+
+@compiled(fastmath=True)
+def restore(weights: Any, first: Any, last: Any, column: Any, end: Any) -> None:
+    """Take norms out of weights again: without, each point's sum to 1."""
+    for i in range(first, last):
+        total = np.float32(0)
+        for v in range(column, end):
+            total += weights[i, v]
+        inverse = np.float32(1) / total
+        for v in range(column, end):
+            weights[i, v] *= inverse
+
+
+@compiled()
+def clean(given: Any, out: Any, first: Any, last: Any, least: Any) -> Any:
+    """Divide values (K, N), of points from `first` to `last`, by their sums over the labels, and raise them to `least`.
+
+    The two arrays may be one. Returns the smallest and largest sum and the smallest value; NaN anywhere gives NaN sums.
+    """
+    low, high, smallest = np.float32(np.inf), np.float32(-np.inf), np.float32(np.inf)
+    odd = np.float32(0)
+    width = 512
+    total = np.empty(width, dtype=np.float32)
+    lowest = np.empty(width, dtype=np.float32)
+    for begin in range(first, last, width):
+        size = min(width, last - begin)
+        total[:] = 0
+        lowest[:] = np.inf
+        for k in range(given.shape[0]):
+            row = given[k, begin : begin + size]
+            for j in range(size):
+                total[j] += row[j]
+                lowest[j] = min(lowest[j], row[j])
+        for j in range(size):
+            low = min(low, total[j])
+            high = max(high, total[j])
+            smallest = min(smallest, lowest[j])
+            odd += total[j] * np.float32(0)  # 0, or NaN
+            total[j] = np.float32(1) / total[j]
+        for k in range(given.shape[0]):
+            row, target = given[k, begin : begin + size], out[k, begin : begin + size]
+            for j in range(size):
+                target[j] = max(row[j] * total[j], least)
+    return low + odd, high + odd, smallest

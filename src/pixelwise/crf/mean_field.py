@@ -1,24 +1,27 @@
 """Mean field of a fully connected CRF with Gaussian kernels, on permutohedral lattices.
 
 P. Krähenbühl, V. Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011,
-https://arxiv.org/abs/1210.5644, algorithm 1: message passing by filtering, compatibility transform, local update. The
-last and the first of an iteration and the next are one pass over the points (`step.py`), and the compatibility
-transform is applied to the few vertices of the lattices instead of all points, since slicing is linear.
+https://arxiv.org/abs/1210.5644, algorithm 1: message passing by filtering, compatibility transform, local update. What
+is done in an iteration stands in `inference.py` and `step.py`; what is done once for an image, here.
 
 For Potts with weight w the message to label l is w times the filtered belief of l, which after the softmax is the same
 as -w times that of all others. The message includes the point itself, as in the authors' code.
 
-Axes: N points, K labels, L labels padded to a multiple of 8, V vertices of a point over all kernels.
+The compiled loops are kept in numba's cache. They are compiled, for some seconds, the first time that so many features
+or vertices of a point are met; other sizes of images, numbers of labels and parameters run the same code.
+
+Axes: N points, K labels, d features of a kernel, V vertices of a point over all kernels.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -26,15 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.crf import loops
+from pixelwise.crf.inference import Inference, Weights
 from pixelwise.crf.lattice import Float, Index, Lattice, each, shares
-from pixelwise.crf.step import blur, update
-AHEAD = 0
 from pixelwise.errors import RequestError
 
 Normalization = Literal["none", "before", "after", "symmetric"]
 Compatibility: TypeAlias = float | NDArray[np.floating]
 TINY = 1e-20  # added to norms, as in the authors' code
-NO_LABEL = -1e30  # message to a label that only fills the padding
 FEWEST_POINTS = 4096  # for which a further thread pays
 # How often the root of 1 / n goes into the weights with which a point reads and writes its vertices.
 ROOTS = {"none": (0, 0), "before": (0, 2), "after": (2, 0), "symmetric": (1, 1)}
@@ -59,14 +60,20 @@ class Kernel:
 
 
 def mean_field(
-    probabilities: Float, kernels: Sequence[Kernel], *, iterations: int, num_threads: int | None = None
+    probabilities: Float,
+    kernels: Sequence[Kernel],
+    *,
+    iterations: int,
+    tolerance: float | None = None,
+    num_threads: int | None = None,
 ) -> Float:
     """Infer the beliefs of all points, once; `MeanField` does so again and again for the same points.
 
     Args:
         probabilities: float32 (K, N), positive; their negative logarithm is the unary energy.
         kernels: of the pairwise energy.
-        iterations: synchronous updates; 0 returns the normalised probabilities.
+        iterations: synchronous updates at most; 0 returns the normalised probabilities.
+        tolerance: to stop earlier, see `MeanField.infer`; None never does.
         num_threads: None takes all cores that the process may use.
 
     Returns:
@@ -79,7 +86,11 @@ def mean_field(
         num_threads=num_threads,
     )
     return field.infer(
-        probabilities, [kernel.compatibility for kernel in kernels], iterations=iterations, num_threads=num_threads
+        probabilities,
+        [kernel.compatibility for kernel in kernels],
+        iterations=iterations,
+        tolerance=tolerance,
+        num_threads=num_threads,
     )
 
 
@@ -127,41 +138,48 @@ class MeanField:
                 )
         self.normalizations = _normalizations(normalizations, len(features))
         columns = sum(each_features.shape[-1] + 1 for each_features in features)
-        room = np.zeros((self.num_points + AHEAD, columns), dtype=np.int32)  # a pass asks for rows that come soon
-        self._ids: Index = room[: self.num_points]
-        self._flat_ids: Index = room.reshape(-1)
-        self._write: Float = np.empty((self.num_points, columns), dtype=np.float32)
-        self._lattices: list[Lattice] = []
-        with _threads(num_threads, self.num_points) as (pool, threads):
-            column = 0
+        ids: Index = np.empty((self.num_points, columns), dtype=np.int32)
+        weights: Float = np.empty((self.num_points, columns), dtype=np.float32)
+        lattices: list[Lattice] = []
+        with threads_for(num_threads, self.num_points) as (pool, threads):
+            column = start = 0
             for each_features in features:
-                lattice = Lattice(
-                    each_features, ids=self._ids, weights=self._write, column=column, pool=pool, num_threads=threads
-                )
-                self._lattices.append(lattice)
-                column = lattice.end
-            self._starts: list[int] = np.cumsum([0, *(each.num_vertices + 1 for each in self._lattices)]).tolist()
-            self._read = self._normalise(pool, shares(self.num_points, threads))
+                place = {"column": column, "start": start}
+                lattice = Lattice(each_features, ids=ids, weights=weights, **place, pool=pool, num_threads=threads)
+                lattices.append(lattice)
+                column, start = lattice.end, start + lattice.num_vertices + 1
+            self._weights = self._normalised(lattices, weights, pool, threads)
 
-    def _normalise(self, pool: ThreadPoolExecutor | None, parts: Sequence[tuple[int, int]]) -> Float:
-        """Put norms into the weights with which points read and write their vertices; return those for reading.
-
-        All lattices get one numbering at the same time, each with a row of zeros behind its vertices.
-        """
+    def _normalised(
+        self, lattices: Sequence[Lattice], weights: Float, pool: ThreadPoolExecutor | None, threads: int
+    ) -> Weights:
+        """Put norms into the weights, which come from the lattices, with which points read and write their vertices."""
+        parts = shares(self.num_points, threads)
         same = all(normalization in ("none", "symmetric") for normalization in self.normalizations)
-        read = self._write if same else self._write.copy()
-        for normalization, lattice, start in zip(self.normalizations, self._lattices, self._starts, strict=False):
-            to_read, to_write = ROOTS[normalization]
-            values = lattice.sums(parts, pool) if to_read or to_write else np.empty(0, dtype=np.float32)
-            gain, columns = np.float32(lattice.gain), (lattice.column, lattice.end)
-            rest = (values, gain, np.float32(TINY), to_read, to_write, start)
-            each(pool, partial(self._normalise_part, read, columns, rest), parts)
-        return read
+        read = weights if same else weights.copy()
+        ids: Index = lattices[0].ids if lattices else np.empty((self.num_points, 0), dtype=np.int32)
+        for normalization, lattice in zip(self.normalizations, lattices, strict=True):
+            if normalization != "none":
+                values = lattice.sums(parts, pool)
+                place = (lattice.column, lattice.end, lattice.start)
+                how = (values, np.float32(lattice.gain), np.float32(TINY), *ROOTS[normalization])
+                each(pool, _normalising(ids, read, weights, place, how), parts)
+        return Weights(ids=ids, read=read, write=weights, lattices=lattices)
 
-    def _normalise_part(
-        self, read: Float, columns: tuple[int, int], rest: tuple[object, ...], part: tuple[int, int]
-    ) -> None:
-        loops.normalise(self._ids, read, self._write, read is self._write, *part, *columns, *rest)
+    def with_normalizations(
+        self, normalizations: Normalization | Sequence[Normalization], *, num_threads: int | None = None
+    ) -> MeanField:
+        """Return the same kernels with other normalizations; the lattices are not built again."""
+        other = copy.copy(self)
+        other.normalizations = _normalizations(normalizations, len(self.normalizations))
+        weights = self._weights.write.copy()
+        lattices = [copy.copy(lattice) for lattice in self._weights.lattices]
+        for lattice in lattices:
+            loops.restore(weights, 0, self.num_points, lattice.column, lattice.end)
+            lattice.weights = weights
+        with threads_for(num_threads, self.num_points) as (pool, threads):
+            other._weights = other._normalised(lattices, weights, pool, threads)
+        return other
 
     def infer(
         self,
@@ -169,20 +187,40 @@ class MeanField:
         compatibilities: Sequence[Compatibility],
         *,
         iterations: int,
+        tolerance: float | None = None,
         num_threads: int | None = None,
+        out: Float | None = None,
     ) -> Float:
         """Infer the beliefs of all points.
 
         Args:
             probabilities: float32 (K, N), positive; their negative logarithm is the unary energy.
             compatibilities: of each kernel; see `Kernel`.
-            iterations: synchronous updates; 0 returns the normalised probabilities.
+            iterations: synchronous updates at most; 0 returns the normalised probabilities.
+            tolerance: to stop as soon as the mean over the points of KL(Q_t || Q_t-1) = sum_l Q_t(l) log(Q_t(l) /
+                Q_t-1(l)), of the beliefs after an iteration from those before, is below it; what is returned is Q_t,
+                and that was found one iteration later. None always does all iterations, and spares the comparison.
             num_threads: None takes all cores that the process may use.
+            out: float32 (K, N), contiguous, for the result. Without a tolerance it may be the probabilities themselves.
 
         Returns:
             float32 (K, N), summing to 1 over the labels.
         """
-        return next(self.infer_each(probabilities, compatibilities, iterations=(iterations,), num_threads=num_threads))
+        if tolerance is None:
+            found = self.infer_each(
+                probabilities, compatibilities, iterations=(iterations,), num_threads=num_threads, out=out
+            )
+            return next(found)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
+            raise RequestError(
+                f"tolerance is {tolerance!r}; accepted: a number from 0 on, or None. Give for example 1e-4."
+            )
+        beliefs = np.empty(probabilities.shape, dtype=np.float32) if out is None else out
+        with self._inference(probabilities, compatibilities, (iterations,), num_threads) as run:
+            for _ in range(iterations):
+                if run.go_on(beliefs) < tolerance:
+                    return beliefs
+            return run.beliefs(beliefs)
 
     def infer_each(
         self,
@@ -191,6 +229,7 @@ class MeanField:
         *,
         iterations: Sequence[int],
         num_threads: int | None = None,
+        out: Float | None = None,
     ) -> Iterator[Float]:
         """Yield the beliefs after several numbers of iterations, all from one run.
 
@@ -199,38 +238,60 @@ class MeanField:
             compatibilities: of each kernel; see `Kernel`.
             iterations: each larger than the one before, from 0 on.
             num_threads: None takes all cores that the process may use.
+            out: float32 (K, N), contiguous, for all results, one after the other.
 
         Yields:
-            float32 (K, N), an array of its own for each number of iterations.
+            float32 (K, N), an array of its own for each number of iterations unless `out` is given.
         """
-        if not iterations or iterations[0] < 0 or any(b <= a for a, b in pairwise(iterations)):
-            raise RequestError(
-                f"iterations are {tuple(iterations)}; accepted: whole numbers from 0 on, each above the one before. "
-                "Sort them."
-            )
-        if probabilities.ndim != 2 or probabilities.shape[1] != self.num_points or not len(probabilities):
-            raise RequestError(
-                f"probabilities have shape {probabilities.shape}, there are {self.num_points} points; accepted: (K, "
-                f"{self.num_points}). Give one row for each label."
-            )
-        if len(compatibilities) != len(self._lattices):
-            raise RequestError(
-                f"there are {len(compatibilities)} compatibilities and {len(self._lattices)} kernels; accepted: one "
-                "for each kernel. Give as many."
-            )
-        probabilities = np.ascontiguousarray(probabilities, dtype=np.float32)
-        with _threads(num_threads, self.num_points) as (pool, threads):
-            run = _Run(self, probabilities, compatibilities, pool, threads)
+        with self._inference(probabilities, compatibilities, iterations, num_threads) as run:
             done = 0
             for count in iterations:
                 for _ in range(done, count):
                     run.go_on()
                 done = count
-                yield run.beliefs()
+                yield run.beliefs(out)
+
+    @contextmanager
+    def _inference(
+        self,
+        probabilities: Float,
+        compatibilities: Sequence[Compatibility],
+        iterations: Sequence[int],
+        num_threads: int | None,
+    ) -> Iterator[Inference]:
+        """Check what is given, and open an inference and its threads."""
+        _check_iterations(iterations)
+        if probabilities.ndim != 2 or probabilities.shape[1] != self.num_points or not probabilities.size:
+            raise RequestError(
+                f"probabilities have shape {probabilities.shape}, there are {self.num_points} points; accepted: (K, "
+                f"{self.num_points}). Give one row for each label."
+            )
+        if len(compatibilities) != len(self.normalizations):
+            raise RequestError(
+                f"there are {len(compatibilities)} compatibilities and {len(self.normalizations)} kernels; accepted: "
+                "one for each kernel. Give as many."
+            )
+        p = np.require(probabilities, np.float32, ["C", "W"])
+        given = [_compatibility(each_given, len(p)) for each_given in compatibilities]
+        with threads_for(num_threads, self.num_points) as (pool, threads):
+            low, high = _range(p, pool, threads)
+            if not (low >= 0 and high < math.inf):
+                raise RequestError(
+                    f"probabilities go from {low:.4g} to {high:.4g}; accepted: positive, finite numbers. Take the "
+                    "softmax of logits first."
+                )
+            yield Inference(self._weights, p, given, pool, threads)
+
+
+def _normalising(
+    ids: Index, read: Float, write: Float, place: tuple[int, int, int], how: tuple[object, ...]
+) -> Callable[[tuple[int, int]], None]:
+    """Return what puts a kernel's norms into the weights of a part of the points."""
+    return lambda part: loops.normalise(ids, read, write, *part, *place, *how)
 
 
 @contextmanager
-def _threads(wanted: int | None, count: int) -> Iterator[tuple[ThreadPoolExecutor | None, int]]:
+def threads_for(wanted: int | None, count: int) -> Iterator[tuple[ThreadPoolExecutor | None, int]]:
     """Open threads for so many points: a pool, or None where one thread is enough, and how many there are."""
     threads = min(wanted or usable_cores(), max(1, count // FEWEST_POINTS))
     if threads == 1:
@@ -251,114 +312,29 @@ def _normalizations(given: Normalization | Sequence[Normalization], kernels: int
     return several
 
 
-class _Run:
-    """One inference: the buffers of its iterations."""
-
-    def __init__(
-        self,
-        field: MeanField,
-        probabilities: Float,
-        compatibilities: Sequence[Compatibility],
-        pool: ThreadPoolExecutor | None,
-        num_threads: int,
-    ) -> None:
-        self.probabilities, self.pool = probabilities, pool
-        self.lattices, self.starts = field._lattices, field._starts
-        self.flat_ids, self.num_vertices = field._flat_ids, field._ids.shape[1]
-        self.read, self.write = field._read.reshape(-1), field._write.reshape(-1)
-        labels, count = probabilities.shape
-        self.padded = -(-labels // loops.LANES) * loops.LANES
-        self.floor = np.full(self.padded, NO_LABEL, dtype=np.float32)
-        self.floor[:labels] = 0
-        self.parts = shares(count, num_threads)
-        self.compatibilities = [_compatibility(given, labels, self.padded) for given in compatibilities]
-        self.values: Float = np.empty((0, self.padded), dtype=np.float32)  # none before the first iteration
-        self.sums = [aligned(self.starts[-1], self.padded) for _ in self.parts]
-        self.spare = [aligned(self.starts[-1], self.padded) for _ in range(2)]
-
-    def go_on(self) -> None:
-        """Do one iteration."""
-        nothing = np.empty((0, 0), dtype=np.float32)
-        each(self.pool, partial(self._update, nothing, False), range(len(self.parts)))
-        self.values = self._blur(self.sums, self.spare)
-
-    def beliefs(self) -> Float:
-        """Return the beliefs after the iterations that were done, float32 (K, N)."""
-        beliefs = np.empty(self.probabilities.shape, dtype=np.float32)
-        each(self.pool, partial(self._update, beliefs, True), range(len(self.parts)))
-        return beliefs
-
-    def _update(self, beliefs: Float, finish: bool, part: int) -> None:
-        """Update a part of the points: from the values to the beliefs where `finish` is set, else on to its sums."""
-        if not finish:
-            self.sums[part].fill(0)
-        update(
-            (0,) * self.num_vertices,
-            self.probabilities,
-            self.flat_ids,
-            self.read,
-            self.write,
-            self.values.reshape(-1),
-            self.sums[part].reshape(-1),
-            beliefs,
-            self.padded,
-            *self.parts[part],
-            finish,
+def _check_iterations(iterations: Sequence[int]) -> None:
+    """Refuse other iterations than whole numbers that grow."""
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in iterations)
+    if not whole or not iterations or iterations[0] < 0 or any(b <= a for a, b in pairwise(iterations)):
+        raise RequestError(
+            f"iterations are {tuple(iterations)}; accepted: whole numbers from 0 on, each above the one before. "
+            "Sort them."
         )
 
-    def _blur(self, sums: list[Float], spare: list[Float]) -> Float:
-        """Add up the parts' sums, blur them along the axes of each lattice, apply gains and compatibilities."""
-        total = sums[0]
-        for other in sums[1:]:
-            total += other
-        # A lattice for each thread where there are so many; else each thread does some of the labels.
-        width = self.padded if len(self.lattices) >= len(self.parts) else loops.LANES
-        values, scratch = spare
-        for last in self.starts[1:]:
-            scratch[last - 1] = values[last - 1] = 0  # the row of vertices that are not there
 
-        def work(task: tuple[int, int]) -> None:
-            index, first = task
-            lattice = self.lattices[index]
-            rows = slice(self.starts[index], self.starts[index + 1])
-            old, new = total[rows], scratch[rows]
-            for axis in range(lattice.d + 1):
-                n = lattice.neighbours[axis].reshape(-1)
-                blur(n, old.reshape(-1), new.reshape(-1), self.padded, first, first + width, 0, lattice.num_vertices)
-                old, new = new, old
-            values[rows, first : first + width] = old[:, first : first + width]
-
-        each(
-            self.pool,
-            work,
-            [(index, first) for index in range(len(self.lattices)) for first in range(0, self.padded, width)],
-        )
-        for index, matrix in enumerate(self.compatibilities):
-            rows = slice(self.starts[index], self.starts[index + 1])
-            gain = np.float32(self.lattices[index].gain)
-            if matrix.ndim < 2:
-                values[rows] *= gain * matrix
-            else:
-                values[rows] = gain * (values[rows] @ matrix.T)
-        return values
+def _range(p: Float, pool: ThreadPoolExecutor | None, threads: int) -> tuple[float, float]:
+    """Return the smallest and largest of values (K, N); NaN if there is one."""
+    parts = [p[:, slice(*part)] for part in shares(p.shape[1], threads)]
+    ends = np.array(each(pool, lambda part: (part.min(), part.max()), parts))
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
-def aligned(rows: int, columns: int) -> Float:
-    """Return an empty array whose rows of whole vectors never lie across two cache lines' borders needlessly."""
-    size = rows * columns
-    room = np.empty(size + 16, dtype=np.float32)
-    first = (-room.ctypes.data % 64) // 4
-    return room[first : first + size].reshape(rows, columns)
-
-
-def _compatibility(compatibility: Compatibility, labels: int, padded: int) -> NDArray[np.float32]:
-    """Return a number, a row (L,) or a matrix (L, L) of a kernel's compatibility."""
+def _compatibility(compatibility: Compatibility, labels: int) -> NDArray[np.float32]:
+    """Return a number, a row (K,) or a matrix (K, K) of a kernel's compatibility."""
     given = np.asarray(compatibility, dtype=np.float32)
-    if given.shape not in ((), (labels,), (labels, labels)):
+    if given.shape not in ((), (labels,), (labels, labels)) or not np.isfinite(given).all():
         raise RequestError(
             f"compatibility has shape {given.shape}; accepted: a number, ({labels},) or ({labels}, {labels}), one for "
             f"each label. Give one of them."
         )
-    out = np.zeros((padded,) * given.ndim, dtype=np.float32)
-    out[tuple(slice(side) for side in given.shape)] = given
-    return out
+    return given

@@ -10,7 +10,7 @@ number of labels is not, so that any number runs the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,17 @@ LANES = 8  # float32 values of one vector
 # Taylor coefficients of exp, highest first: the first one left out is 1.2e-7 on [-ln2 / 2, ln2 / 2].
 TAYLOR = (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0)
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
+ATANH = (2 / 9, 2 / 7, 2 / 5, 2 / 3, 2.0)  # log(m) / s over the powers of s^2, highest first
+SQRT_HALF = 0x3F3504F3  # the bits of sqrt(1/2)
 AHEAD = 64  # values of a map that are asked for before they are needed
 LOWEST = -87.0  # whose exp is still a normal number
 SMALLEST = 1e-30  # belief: what is less would be slow to calculate with, and changes nothing
+
+
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled loops call what builds instructions, with the arguments after its first."""
+    made: Callable[..., Any] = intrinsic(function)
+    return made
 
 
 class _Vectors:
@@ -96,7 +104,8 @@ class _Vectors:
 
     def kept(self, value: Any) -> Any:
         """Return the place of a value that changes from step to step of a loop."""
-        place = cgutils.alloca_once(self.builder, value.type)
+        room: Any = cgutils.alloca_once
+        place = room(self.builder, value.type)
         self.builder.store(value, place)
         return place
 
@@ -149,6 +158,21 @@ class _Vectors:
         exponent = b.shl(b.add(b.fptosi(whole, self.i32s), self.integers(127)), self.integers(23))
         return b.fmul(power, b.bitcast(exponent, self.f32s))
 
+    def log(self, x: Any) -> Any:
+        """Return log(x) of positive, normal values, to 2e-6: of x = 2^n m by atanh(s) with s = (m - 1) / (m + 1)."""
+        b = self.builder
+        bits = b.bitcast(x, self.i32s)
+        # so that m lies from sqrt(1/2) to sqrt(2)
+        shifted = b.sub(bits, self.integers(SQRT_HALF))
+        exponent = b.ashr(shifted, self.integers(23))
+        m = b.bitcast(b.sub(bits, b.shl(exponent, self.integers(23))), self.f32s)
+        s = b.fdiv(b.fsub(m, self.constant(1)), b.fadd(m, self.constant(1)))
+        square = b.fmul(s, s)
+        series = self.constant(ATANH[0])
+        for coefficient in ATANH[1:]:
+            series = self.fma(series, square, self.constant(coefficient))
+        return self.fma(b.sitofp(exponent, self.f32s), self.constant(LN2), b.fmul(series, s))
+
     def vertices(self, ids: Any, weights: Any, point: Any, count: int, padded: Any) -> list[tuple[Any, Any]]:
         """Return where the values of a point's vertices begin, and their weights."""
         found = []
@@ -159,7 +183,7 @@ class _Vectors:
         return found
 
 
-@intrinsic
+@instruction
 def gather(
     context: Any, counted: Any, ids: Any, weights: Any, point: Any, values: Any, padded: Any, out: Any, row: Any
 ) -> Any:
@@ -184,7 +208,7 @@ def gather(
     return types.void(*kinds), generate
 
 
-@intrinsic
+@instruction
 def scatter(
     context: Any, counted: Any, ids: Any, weights: Any, point: Any, q: Any, row: Any, padded: Any, sums: Any
 ) -> Any:
@@ -209,7 +233,7 @@ def scatter(
     return types.void(*kinds), generate
 
 
-@intrinsic
+@instruction
 def transpose(
     context: Any, source: Any, place: Any, rows: Any, blocks: Any, target: Any, first: Any, beside: Any, below: Any,
     count: Any,
@@ -243,9 +267,10 @@ def transpose(
     return types.void(*kinds), generate
 
 
-@intrinsic
+@instruction
 def soften(
-    context: Any, scores: Any, place: Any, labels: Any, planes: Any, start: Any, step: Any, out: Any, first: Any, gap: Any
+    context: Any, scores: Any, place: Any, labels: Any, planes: Any, start: Any, step: Any, out: Any, first: Any,
+    gap: Any,
 ) -> Any:  # fmt: skip
     """Turn the messages to eight points into their beliefs: p exp(message), normalised over the labels.
 
@@ -281,25 +306,51 @@ def soften(
     return types.void(*kinds), generate
 
 
-@intrinsic
-def mix(
-    context: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, padded: Any, first: Any, last: Any
-) -> Any:
-    """Blur a vertex m along one axis: new[m] = old[m] + half of both neighbours, in some columns.
+@instruction
+def compare(context: Any, scores: Any, place: Any, labels: Any, beliefs: Any, start: Any, step: Any) -> Any:
+    """Return how far eight points' beliefs diverge from those before, sum q log(q / before), and put them there.
 
-    Arguments: neighbours (2 M); m; M; old and new (M L); L; first and last column, multiples of 8.
+    Arguments: beliefs q (K 8), and where they begin; K; those before, where the first label's eight begin, and from one
+    label to the next.
     """
-    kinds = (neighbours, m, count, old, new, padded, first, last)
+    kinds = (scores, place, labels, beliefs, start, step)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         v8 = _Vectors(context, builder)
-        n, x, y = (v8.data(kinds[k], arguments[k]) for k in (0, 3, 4))
-        at, many, length, begin, end = (arguments[k] for k in (1, 2, 5, 6, 7))
+        q, old = v8.data(scores, arguments[0]), v8.data(beliefs, arguments[3])
+        q = builder.gep(q, [arguments[1]])
+        total, at = v8.kept(v8.constant(0)), v8.kept(arguments[4])
+        with v8.each(builder.mul(arguments[2], v8.ir.Constant(v8.i64, LANES)), LANES) as k:
+            now, before = v8.load(q, k), v8.load(old, builder.load(at))
+            v8.store(now, old, builder.load(at))
+            ratio = v8.log(builder.fdiv(now, v8.larger(before, v8.constant(SMALLEST))))
+            builder.store(v8.fma(now, ratio, builder.load(total)), total)
+            builder.store(builder.add(builder.load(at), arguments[5]), at)
+        start = v8.ir.Constant(v8.f32, 0.0)
+        total = v8.call(f"llvm.vector.reduce.fadd.v{LANES}f32", start, builder.load(total), result=v8.f32)
+        return builder.fpext(total, v8.ir.DoubleType())
+
+    return types.float64(*kinds), generate
+
+
+@instruction
+def mix(context: Any, neighbours: Any, m: Any, count: Any, old: Any, new: Any, factors: Any, padded: Any) -> Any:
+    """Blur a vertex m along one axis: new[m] = factors (old[m] + half of both neighbours).
+
+    Arguments: neighbours (2 M); m; M; old and new (M L); factors (L); L.
+    """
+    kinds = (neighbours, m, count, old, new, factors, padded)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v8 = _Vectors(context, builder)
+        n, x, y, f = (v8.data(kinds[k], arguments[k]) for k in (0, 3, 4, 5))
+        at, many, length = (arguments[k] for k in (1, 2, 6))
         rows = [at, *(builder.zext(v8.item(n, index), v8.i64) for index in (at, builder.add(at, many)))]
-        own, left, right = (builder.add(builder.mul(row, length), begin) for row in rows)
-        with v8.each(builder.sub(end, begin), LANES) as c:
+        own, left, right = (builder.mul(row, length) for row in rows)
+        with v8.each(length, LANES) as c:
             both = builder.fadd(v8.load(x, builder.add(left, c)), v8.load(x, builder.add(right, c)))
-            v8.store(v8.fma(both, v8.constant(0.5), v8.load(x, builder.add(own, c))), y, builder.add(own, c))
+            mixed = v8.fma(both, v8.constant(0.5), v8.load(x, builder.add(own, c)))
+            v8.store(builder.fmul(mixed, v8.load(f, c)), y, builder.add(own, c))
         return context.get_dummy_value()
 
     return types.void(*kinds), generate
