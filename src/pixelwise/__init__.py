@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelwise.api import check, evaluate, load, load_classifier, look, predict, refine, score, train
+    from pixelwise.api import check, evaluate, load, load_classifier, look, predict, refine, score, train, tune_crf
     from pixelwise.crf.dense import dense_crf
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
@@ -31,6 +31,7 @@ _HOMES = {
     "SegmentationOutput": "pixelwise.structures",
     "SizeRule": "pixelwise.structures",
     "train": "pixelwise.api",
+    "tune_crf": "pixelwise.api",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "refine",
     "score",
     "train",
+    "tune_crf",
 ]
 
 

@@ -32,6 +32,7 @@ COMMANDS = (
     "score",
     "predict",
     "refine",
+    "tune-crf",
     "report",
     "look",
     "import-weights",

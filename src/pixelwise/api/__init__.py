@@ -1,6 +1,7 @@
 """The Python interface behind the command line: whole jobs, from paths to files."""
 
 from pixelwise.api.check import check
+from pixelwise.api.crf_search import tune_crf
 from pixelwise.api.evaluation import evaluate, load
 from pixelwise.api.prediction import Predicted, find_images, predict
 from pixelwise.api.refinement import RefinedFile, refine
@@ -25,4 +26,5 @@ __all__ = [
     "report",
     "score",
     "train",
+    "tune_crf",
 ]

@@ -28,6 +28,7 @@ COMMANDS = {
     "score": ("pixelwise.cli.score", "Score predictions made by any program."),
     "predict": ("pixelwise.cli.predict", "Segment images of any size."),
     "refine": ("pixelwise.cli.refine", "Refine class probabilities with the image: the dense CRF."),
+    "tune-crf": ("pixelwise.cli.tune_crf", "Find parameters of the dense CRF for a run, if any help."),
     "report": ("pixelwise.cli.report", "Write the report of a run again."),
     "look": ("pixelwise.cli.look", "Draw filters, activations, probabilities and receptive fields."),
     "import-weights": ("pixelwise.cli.import_weights", "Turn published weights into a model file."),

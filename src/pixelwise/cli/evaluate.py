@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, scores_text, share, view_options
+from pixelwise.cli.output import (
+    Reporter,
+    crf_option,
+    json_option,
+    listed,
+    numbers,
+    print_json,
+    scores_text,
+    share,
+    view_options,
+)
 
 if TYPE_CHECKING:
     from pixelwise.engine.views import Fusion
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--boundary-class", metavar="NAME", help="The class between objects, where dataset.json is silent.")
 @click.option("--tile", type=int, help="Input side of a seamless tile in pixels.")
 @view_options
+@crf_option
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes that DeconvNet sees; see `predict --help`.")
 @click.option(
     "--set",

@@ -19,6 +19,14 @@ SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for scripts.")
 
 
+crf_option = click.option(
+    "--crf",
+    metavar="NAME|FILE",
+    help="Refine with the image's colours: pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet, crfrnn, or "
+    "tuned, what tune-crf found; or with neighbours only: grid4, grid8.",
+)
+
+
 def process_count() -> int:
     """Return how many processes torchrun has started; 1 without it."""
     begun = {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
@@ -43,12 +51,6 @@ def view_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--window", type=int, help="Side of sliding windows in pixels, averaged where they overlap."),
         click.option("--stride", metavar="SHARE", help="Step between windows, as a share of them.  [default: 2/3]"),
         click.option("--long-side", type=int, help="Pixels of the longer side at scale 1, not the image's own."),
-        click.option(
-            "--crf",
-            metavar="NAME|FILE",
-            help="Refine with the image's colours: pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet, "
-            "crfrnn, or tuned, what tune-crf found; or with neighbours only: grid4, grid8.",
-        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -108,6 +110,15 @@ def listed(given: str | None) -> list[str]:
 def numbers(option: str, given: str | None) -> tuple[float, ...]:
     """Read the comma-separated numbers of an option."""
     return tuple(_number(option, word, "numbers such as 0.5,0.75,1") for word in listed(given))
+
+
+def whole_numbers(option: str, given: str) -> tuple[int, ...]:
+    """Read the comma-separated whole numbers of an option."""
+    values = tuple(_number(option, word, "whole numbers such as 2,5,10") for word in listed(given))
+    wrong = [value for value in values if value != int(value)] if all(map(math.isfinite, values)) else values
+    if wrong:
+        raise RequestError(f"{option}: {wrong[0]:g}; accepted: whole numbers such as 2,5,10. Correct it.")
+    return tuple(map(int, values))
 
 
 def share(option: str, given: str) -> float:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pixelwise.cli.output import Reporter, json_option, listed, numbers, print_json, share, table, view_options
+from pixelwise.cli.output import (
+    Reporter,
+    crf_option,
+    json_option,
+    listed,
+    numbers,
+    print_json,
+    share,
+    table,
+    view_options,
+)
 
 if TYPE_CHECKING:
     from pixelwise.engine.views import Fusion
@@ -22,6 +32,7 @@ MOST_SHOWN = 20  # images of a classifier
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("--tile", type=int, help="Input side of a seamless tile in pixels; large images are cut by themselves.")
 @view_options
+@crf_option
 @click.option("--overlay", is_flag=True, help="Write NAME_overlay.png too: the classes' colours over the image.")
 @click.option("--probabilities", is_flag=True, help="Write NAME.npy too: float16 (classes, height, width).")
 @click.option("--instances", is_flag=True, help="Write NAME_instances.png too: 16-bit object ids; and objects.csv.")

@@ -43,12 +43,13 @@ def read_probabilities(
     """
     array = _load(path)
     _check_axes(path, array, size, resize=resize)
-    values = _normalised(path, array)
+    values = _checked(path, array)
     stored = (values.shape[1], values.shape[2])
-    if stored == size:
-        return values, stored
-    enlarged = functional.interpolate(torch.from_numpy(values)[None], size=size, mode="bilinear", align_corners=False)
-    return np.asarray(enlarged[0].numpy(), np.float32), stored
+    if stored != size:
+        small = torch.from_numpy(values)[None]
+        values = functional.interpolate(small, size=size, mode="bilinear", align_corners=False)[0].numpy()
+    values /= values.sum(axis=0)
+    return values, stored
 
 
 def enlarged_text(stored: tuple[int, int], size: tuple[int, int]) -> dict[str, str]:
@@ -119,8 +120,8 @@ def _is_smaller(given: tuple[int, ...], size: tuple[int, int]) -> bool:
     return near and h <= height and w <= width
 
 
-def _normalised(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return probabilities as float32 (K, h, w) that sum to 1, or refuse what is none."""
+def _checked(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
+    """Return probabilities as float32 (K, h, w) that sum to 1 but for rounding, or refuse what is none."""
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise RequestError(f"{path}: has values of type {array.dtype}; {ACCEPTED}. Write the softmax of the scores.")
     whole = array.dtype == np.uint8
@@ -129,7 +130,6 @@ def _normalised(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
     total = values.sum(axis=0)
     worst = float(np.abs(total - 1).max()) if np.isfinite(total).all() else math.nan
     if worst <= tolerance and values.min() >= 0:
-        values /= total
         return values
     found = "NaN or infinite values" if math.isnan(worst) else f"sums from {total.min():.4g} to {total.max():.4g}"
     found = f"values down to {values.min():.4g}" if values.min() < 0 else found
