@@ -8,7 +8,7 @@
   Textons", IJCV 43, 2001: 48 kernels.
 - "schmid": C. Schmid, "Constructing models for content-based image retrieval", CVPR 2001: 13 kernels.
 
-Filters are the analytic functions at the pixels' centres, as far as 4 standard deviations (the last three: in a window
+Filters are the analytic functions at the pixels' centres, as far as 5 standard deviations (the last three: in a window
 of 49x49). Images are convolved, borders reflected with the edge pixel repeated, so the response to a single bright
 pixel is the kernel itself, and an edge that gets brighter to the right or downwards has a positive derivative.
 
@@ -34,7 +34,7 @@ from pixelwise.errors import RequestError, closest
 
 Float = NDArray[np.float32]
 
-TRUNCATE = 4.0  # standard deviations at which a Gaussian ends
+TRUNCATE = 5.0  # standard deviations at which a Gaussian ends
 WINDOW = 24  # pixels from the centre to the border of the 49x49 kernels
 ORIENTATIONS = 6
 
@@ -170,7 +170,7 @@ def gaussian(sigma: float, order: int = 0) -> Float:
         order: of the derivative, 0, 1 or 2.
 
     Returns:
-        float32 (2 n + 1,), n the next whole number from 4 sigma on.
+        float32 (2 n + 1,), n the next whole number from 5 sigma on.
     """
     radius = max(1, math.ceil(TRUNCATE * sigma))
     x = np.arange(-radius, radius + 1, dtype=np.float64)
@@ -180,7 +180,7 @@ def gaussian(sigma: float, order: int = 0) -> Float:
         density = -x / sigma**2 * density
     elif order == 2:
         curve = (x**2 / sigma**4 - 1 / sigma**2) * density
-        density = curve - curve.sum() * density  # what was cut off, 1e-4 of the kernel
+        density = curve - curve.sum() * density  # what was cut off
     return density.astype(np.float32)
 
 

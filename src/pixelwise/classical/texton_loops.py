@@ -12,8 +12,6 @@ import numpy as np
 from pixelwise.classical.vector import PIXELS, TEXTONS, nearer
 from pixelwise.crf.loops import compiled
 
-BLOCK = 512  # pixels
-
 
 @compiled()
 def assign(responses: Any, whitened: Any, centres: Any, half_norms: Any, nearest: Any) -> None:
@@ -37,19 +35,3 @@ def assign(responses: Any, whitened: Any, centres: Any, half_norms: Any, nearest
             nearer(responses, block, centres, half_norms, t, best, which)
         for i in range(size):
             nearest[first + i] = which[i]
-
-
-@compiled(fastmath={"contract"})
-def multiply(matrix: Any, columns: Any, out: Any) -> None:
-    """Add the product of a matrix (R, R) and columns (R, P) to out, in blocks that stay in the cache.
-
-    BLAS would start threads of its own inside each of ours.
-    """
-    count = columns.shape[1]
-    for first in range(0, count, BLOCK):
-        last = min(count, first + BLOCK)
-        for r in range(matrix.shape[0]):
-            for s in range(matrix.shape[1]):
-                weight = matrix[r, s]
-                for i in range(first, last):
-                    out[r, i] += weight * columns[s, i]

@@ -19,8 +19,8 @@ from pixelwise.errors import RequestError
 
 Float = NDArray[np.float32]
 
-FLAT = 1e-6  # standard deviation of a response, in units of Lab, below which it says nothing
-DEPENDENT = 1e-6  # share of the largest variance below which a combination of responses is rounding noise
+FLAT = 1e-3  # standard deviation of a response, in units of Lab, below which it is rounding noise: grey images' colour
+DEPENDENT = 1e-6  # share of the largest variance below which a combination of responses is noise too
 MOST_TEXTONS = 65535
 BATCH = 4096  # samples of a step of k-means
 
@@ -83,9 +83,7 @@ class TextonDictionary:
             uint16 (H, W).
         """
         num_responses, height, width = responses.shape
-        centred = responses.reshape(num_responses, -1) - self.mean[:, None]
-        whitened = np.zeros_like(centred)
-        texton_loops.multiply(self.whitening, centred, whitened)
+        whitened = self.whitening @ (responses.reshape(num_responses, -1) - self.mean[:, None])
         # Filled up to whole steps of the loop, by textons that nothing is near to.
         more = -self.num_textons % TEXTONS
         centres = np.pad(self.centres, ((0, more), (0, 0)))
@@ -105,8 +103,8 @@ def _whitening(responses: Float, mean: NDArray[np.float64]) -> NDArray[np.float6
     variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     kept = variances > DEPENDENT * max(variances[-1], 0.0)
     roots = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
-    whitening: NDArray[np.float64] = (roots[:, None] * axes.T) * scale
-    return whitening
+    whitening = (roots[:, None] * axes.T) * scale
+    return np.ascontiguousarray(whitening, dtype=np.float64)
 
 
 def _k_means(whitened: Float, num_textons: int, seed: int) -> Float:

@@ -90,7 +90,7 @@ class TextureLayoutFeatures:
         """
         rectangle, texton = divmod(feature, self.num_textons)
         total = np.zeros((textons.shape[0] + 1, textons.shape[1] + 1), np.int32)
-        loops.integrate(textons, texton, 0, textons.shape[0], total)
+        total[1:, 1:] = (textons == texton).cumsum(axis=0).cumsum(axis=1)
         top, left, bottom, right = self.rectangles[rectangle]
         rows, columns = (np.arange(size) for size in textons.shape)
         upper, lower = (np.clip(rows + edge, 0, len(rows))[:, None] for edge in (top, bottom))
@@ -139,7 +139,7 @@ class SampledPixels:
         step: every which row and column is sampled, from step // 2.
 
     Attributes:
-        cells: N index arrays: the sampled pixels of each image, rows and columns, in the order of the samples.
+        pixels: the rows and columns of the sampled pixels of each image, in the order of the samples.
     """
 
     def __init__(
@@ -153,34 +153,41 @@ class SampledPixels:
         self.features, self.step = features, step
         first = step // 2
         grids = [mask[first::step, first::step] for mask in kept]
-        self.grids = np.array([grid.shape for grid in grids], np.int64).reshape(-1, 2)
         chosen = [np.nonzero(grid) for grid in grids]
         self.pixels = [(rows * step + first, columns * step + first) for rows, columns in chosen]
         # A grid has a column more than the image: differences end there.
         cells = [rows * (grid.shape[1] + 1) + columns for (rows, columns), grid in zip(chosen, grids, strict=True)]
-        self.cells = np.concatenate(cells).astype(np.int32)
+        self._cells = np.concatenate(cells).astype(np.int32)
         # Samples of image n's row y of the grid: from row_samples[first_row[n] + y] to the next entry.
         per_row = [
             np.append(np.bincount(rows, minlength=len(grid)), 0) for (rows, _), grid in zip(chosen, grids, strict=True)
         ]
-        self.first_row = np.cumsum([0, *(len(part) for part in per_row)])
-        self.row_samples = np.cumsum([0, *np.concatenate(per_row)])
-        sizes = np.array([textons.shape for textons in maps])
-        self.height, self.width = (int(size) for size in sizes.max(axis=0))
-        self._list(maps)
+        first_row = np.cumsum([0, *(len(part) for part in per_row)])
+        row_samples = np.cumsum([0, *np.concatenate(per_row)])
+        self._longest = max(max(textons.shape) for textons in maps)
+        sizes = np.array([grid.shape for grid in grids], np.int64)
+        entries = int((sizes + 1).prod(axis=1).max())  # of the largest table of differences
+        self._where = (*self._listed(maps), sizes, entries, self._cells, first_row, row_samples)
 
-    def _list(self, maps: Sequence[NDArray[np.uint16]]) -> None:
-        """List the rows and columns of each image's pixels, texton by texton."""
+    def _listed(
+        self, maps: Sequence[NDArray[np.uint16]]
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
+        """List the rows and the columns of each image's pixels, texton by texton.
+
+        Returns:
+            uint16, uint16: pixels of all images; int64 (N, T + 1): where each texton's begin.
+        """
         count = self.features.num_textons
         starts = np.cumsum([0, *(textons.size for textons in maps)])
-        self.rows, self.columns = np.empty((2, starts[-1]), np.uint16)
-        self.first_pixel = np.empty((len(maps), count + 1), np.int64)
+        rows, columns = np.empty((2, starts[-1]), np.uint16)
+        first_pixel = np.empty((len(maps), count + 1), np.int64)
         for n, textons in enumerate(maps):
             where = slice(starts[n], starts[n + 1])
             order = np.argsort(textons, axis=None, kind="stable")
-            self.rows[where], self.columns[where] = np.divmod(order, textons.shape[1])
-            self.first_pixel[n, 0] = starts[n]
-            self.first_pixel[n, 1:] = starts[n] + np.cumsum(np.bincount(textons.ravel(), minlength=count))
+            rows[where], columns[where] = np.divmod(order, textons.shape[1])
+            first_pixel[n, 0] = starts[n]
+            first_pixel[n, 1:] = starts[n] + np.cumsum(np.bincount(textons.ravel(), minlength=count))
+        return rows, columns, first_pixel
 
     @property
     def num_features(self) -> int:
@@ -199,33 +206,17 @@ class SampledPixels:
         cuts, (rectangles, textons) = self.features.cuts, np.divmod(features, self.features.num_textons)
         num_bins, padded = cuts.shape[1] + 1, weights.shape[1]
         sums, own = np.zeros((2, len(features), num_bins, padded))
-        total, own_total = np.zeros((2, padded))
-        loops.totals((0,) * padded, labels, weights, total, own_total)
+        own_weights = weights[np.arange(len(labels)), labels]
+        totals = (weights.sum(axis=0, dtype=np.float64), np.bincount(labels, weights=own_weights, minlength=padded))
         bins = [np.searchsorted(cuts[r], np.arange(cuts[r, -1] + 2), side="left").astype(np.uint8) for r in rectangles]
-        offsets = np.cumsum([0, *(len(table) for table in bins)])
-        table = np.concatenate(bins)
-        edges = self._edges(rectangles)
-        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_row, self.row_samples)
+        lookup = (np.concatenate(bins), np.cumsum([0, *(len(table) for table in bins)]))
+        lanes, edges = (0,) * padded, self._edges(rectangles)
 
         def work(part: tuple[int, int]) -> None:
-            loops.histograms(
-                (0,) * padded,
-                *where,
-                textons,
-                edges,
-                table,
-                offsets,
-                labels,
-                weights,
-                *part,
-                total,
-                own_total,
-                sums,
-                own,
-            )
+            loops.histograms(lanes, self._where, textons, edges, *lookup, labels, weights, *part, *totals, sums, own)
 
         each(pool, work, halves(len(features), pool))
-        return sums[..., :num_classes], own[..., :num_classes]
+        return np.ascontiguousarray(sums[..., :num_classes]), np.ascontiguousarray(own[..., :num_classes])
 
     def _edges(self, rectangles: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return which rows and columns of the grid have a pixel in their rectangle.
@@ -234,7 +225,7 @@ class SampledPixels:
             int32 (F, 4, H or W): first row of the grid for each row of the image, and the one after the last; the same
             for columns. They may lie outside the grid.
         """
-        places = np.arange(max(self.height, self.width))
+        places = np.arange(self._longest)
         top, left, bottom, right = (edge[:, None] for edge in self.features.rectangles[rectangles].T)
         # Sample g at first + step g has row y in its rectangle if y - bottom < first + step g <= y - top.
         edges = [(places - edge - self.step // 2) // self.step + 1 for edge in (bottom, top, right, left)]
@@ -243,9 +234,8 @@ class SampledPixels:
     def over(self, feature: int, threshold: int) -> NDArray[np.bool_]:
         """Return which samples have a value over one of the thresholds, bool (S,)."""
         rectangle, texton = divmod(feature, self.features.num_textons)
-        counts = np.zeros(len(self.cells), np.int32)
+        counts = np.zeros(len(self._cells), np.int32)
         edges = self._edges(np.array([rectangle]))[0]
-        where = (self.rows, self.columns, self.first_pixel, self.grids, self.cells, self.first_row, self.row_samples)
-        loops.count(*where, texton, edges, counts)
+        loops.count(self._where, texton, edges, counts)
         over: NDArray[np.bool_] = counts > self.features.cuts[rectangle, threshold]
         return over

@@ -113,12 +113,10 @@ def count_grid(rows: Any, columns: Any, first: Any, last: Any, edges: Any, heigh
 
 
 @compiled()
-def count(
-    rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_row: Any, row_samples: Any, texton: Any,
-    edges: Any, counts: Any,
-) -> None:  # fmt: skip
-    """Count one feature at all samples, int32 (S,)."""
-    grid = np.empty(largest(grids), dtype=np.int32)
+def count(where: Any, texton: Any, edges: Any, counts: Any) -> None:
+    """Count one feature at all samples, int32 (S,), zero at first; arguments as for `histograms`."""
+    rows, columns, first_pixel, grids, entries, cells, first_row, row_samples = where
+    grid = np.empty(entries, dtype=np.int32)
     for n in range(grids.shape[0]):
         begin, end = first_pixel[n, texton], first_pixel[n, texton + 1]
         top, bottom = count_grid(rows, columns, begin, end, edges, grids[n, 0], grids[n, 1], grid)
@@ -127,39 +125,21 @@ def count(
 
 
 @compiled()
-def largest(grids: Any) -> Any:
-    """Return how many entries the largest grid (N, 2) needs, with its further row and column."""
-    most: Any = 0
-    for n in range(grids.shape[0]):
-        most = max(most, (grids[n, 0] + 1) * (grids[n, 1] + 1))
-    return most
-
-
-@compiled()
-def totals(lanes: Any, labels: Any, weights: Any, total: Any, own: Any) -> None:
-    """Sum the weights (S, L) of each class in float64, over all samples and over the class's own."""
-    for i in range(labels.shape[0]):
-        for c in range(len(lanes)):
-            total[c] += weights[i, c]
-        own[labels[i]] += weights[i, labels[i]]
-
-
-@compiled()
 def histograms(
-    lanes: Any, rows: Any, columns: Any, first_pixel: Any, grids: Any, cells: Any, first_row: Any, row_samples: Any,
-    textons: Any, edges: Any, table: Any, offsets: Any, labels: Any, weights: Any, first: Any, last: Any, total: Any,
-    own_total: Any, sums: Any, own: Any,
+    lanes: Any, where: Any, textons: Any, edges: Any, table: Any, offsets: Any, labels: Any, weights: Any, first: Any,
+    last: Any, total: Any, own_total: Any, sums: Any, own: Any,
 ) -> None:  # fmt: skip
     """Sum the weights in each bin, for the candidates from `first` to `last`; image by image, whose weights stay near.
 
-    Arguments: L zeros; the listed pixels and samples; texton of each candidate, its edges (F, 4, H or W), and its bins:
-    from `offsets` on, `table` has the bin of each count, the last one for all higher; labels uint8 (S,), weights
-    float32 (S, L) and their totals; float64 sums and own (F, B, L), zero at first.
+    Arguments: L zeros; what `SampledPixels` knows of where pixels and samples lie; texton of each candidate, its edges
+    (F, 4, H or W), and its bins: from `offsets` on, `table` has the bin of each count, the last one for all higher;
+    labels uint8 (S,), weights float32 (S, L) and their totals; float64 sums and own (F, B, L), zero at first.
 
     Samples in bin 0, mostly without any pixel of the texton, aren't visited: their sums are what is left of the totals.
     """
+    rows, columns, first_pixel, grids, entries, cells, first_row, row_samples = where
     bins = sums.shape[1]
-    grid = np.empty(largest(grids), dtype=np.int32)
+    grid = np.empty(entries, dtype=np.int32)
     part = np.zeros((bins, len(lanes)), dtype=np.float32)  # sums of one image
     part_own = np.zeros((bins, len(lanes)), dtype=np.float32)
     counted = np.zeros(last - first, dtype=np.int64)
@@ -169,13 +149,13 @@ def histograms(
             if begin == end:
                 continue
             top, bottom = count_grid(rows, columns, begin, end, edges[k], grids[n, 0], grids[n, 1], grid)
-            most = offsets[k + 1] - offsets[k] - 1
+            top_count = offsets[k + 1] - offsets[k] - 1
             highest: Any = 0
             for i in range(row_samples[first_row[n] + top], row_samples[first_row[n] + bottom]):
                 number = grid[cells[i]]
                 if number == 0:
                     continue
-                place = np.int64(table[offsets[k] + min(number, most)])
+                place = np.int64(table[offsets[k] + min(number, top_count)])
                 if place == 0:
                     continue
                 highest = max(highest, place)
