@@ -50,6 +50,8 @@ def test_train_leaves_a_run_folder_as_networks_do(classical, trained) -> None:
     assert "Learning rate" not in page
     assert "are missing or not finite" not in page
     assert "Best images" in page
+    assert "CRFs side by side" in page
+    assert page.count("Without a CRF: classes of") == 2  # of the best image and the worst one
 
 
 def test_what_train_says(pixelwise, discs, tmp_path) -> None:
@@ -79,6 +81,25 @@ def test_evaluate_and_predict(pixelwise, classical, discs, tmp_path) -> None:
     probabilities = np.load(chances)
     assert probabilities.shape == (2, 64, 64)
     assert (probabilities.argmax(0) == labels).mean() > 0.99  # float16 makes ties
+
+
+@pytest.mark.parametrize("crf", [None, "grid8"])
+def test_crfs_side_by_side(pixelwise, classical, discs, crf) -> None:
+    given = () if crf is None else ("--crf", crf)
+    scores = json.loads(pixelwise("evaluate", classical, discs, "--json", *given).out)
+    compared = scores["crf_comparison"]
+    assert compared["num_images"] == 2
+    rows = {row["crf"]: row for row in compared["rows"]}
+    assert list(rows) == ["none", "grid4", "grid8", "pydensecrf_default"]
+    assert all(row["seconds"] > 0 for row in rows.values())
+    chosen = rows[crf or "none"]
+    assert all(chosen[key] == scores["metrics"][key] for key in ("miou", "pixel_accuracy", "mean_accuracy"))
+    assert scores["protocol"].get("crf") == chosen.get("protocol", {}).get("crf")
+    stored = json.loads((classical / "metrics.json").read_text())["crf_comparison"]
+    assert [row["miou"] for row in stored["rows"]] == [row["miou"] for row in rows.values()]
+    text = pixelwise("evaluate", classical, discs).out
+    assert "CRFs side by side, on 2 images:" in text
+    assert "s an image" in text
 
 
 def test_report_is_written_again_as_it_was(pixelwise, classical) -> None:

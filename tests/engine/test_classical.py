@@ -19,7 +19,7 @@ from pixelwise.data.normalise import Normalisation
 from pixelwise.engine import classical, classical_plan, processes
 from pixelwise.engine.classical_config import ClassicalConfig
 from pixelwise.engine.classical_images import rgb8
-from pixelwise.engine.classical_plan import Costs, plan_rounds
+from pixelwise.engine.classical_plan import Costs, plan_rounds, rounds_within
 from pixelwise.engine.classical_segmenter import load_classical, resized
 from pixelwise.engine.config import build_config, read_config
 from pixelwise.engine.listener import Silent
@@ -151,13 +151,22 @@ def test_a_time_budget_becomes_rounds_whose_first_ones_were_timed(cells: Path, t
 
 @pytest.mark.parametrize(
     ("seconds", "image", "rounds", "every"),
-    [(100.0, 0.1, 91, 10), (100.0, 20.0, 5, 3), (1.0, 0.001, 5, 1)],
+    [(100.0, 0.1, 92, 11), (100.0, 20.0, 5, 3), (1.0, 0.001, 5, 1)],
 )
 def test_rounds_leave_time_for_validations(cells: Path, seconds: float, image: float, rounds: int, every: int) -> None:
     plan = Plan(config(cells, minutes=1))
     plan.config = plan.config.model_copy(update={"val_every": None})
     plan_rounds(plan, 10, Costs(round=1.0, image=image), done=4, left=seconds)
     assert (plan.config.iterations, plan.config.val_every) == (rounds, every)
+
+
+def test_later_validations_take_longer() -> None:
+    costs = Costs(round=1.0, image=0.1, stump=0.01)
+    assert costs.validations(1, 10, 50) == pytest.approx(10 * (0.1 + 0.01 * 50))
+    assert costs.validations(2, 10, 50) == pytest.approx(10 * (0.1 + 0.01 * 25) + 10 * (0.1 + 0.01 * 50))
+    rounds, validations = rounds_within(100.0, 4, 10, costs)
+    assert validations == 2
+    assert rounds - 4 + costs.validations(validations, 10, rounds) <= 100 + 1
 
 
 def test_half_the_size_where_a_budget_allows_few_rounds(cells: Path, tmp_path: Path, monkeypatch) -> None:

@@ -11,10 +11,13 @@ from pixelwise.api.classes import evaluate_classifier, refuse_crops, refuse_opti
 from pixelwise.api.run_data import lists_of
 from pixelwise.data.dataset import DatasetFile, DatasetFolder, Item, open_dataset, read_names
 from pixelwise.data.scan import Dataset, scan
-from pixelwise.engine.evaluate import evaluate_items
+from pixelwise.engine.classical_segmenter import ClassicalSegmenter
+from pixelwise.engine.crf_tally import CRFTally, compared_refiners
+from pixelwise.engine.evaluate import evaluate_items, known_of
 from pixelwise.engine.given_boxes import GivenBoxes, read_given_boxes
 from pixelwise.engine.model_file import Option, options_text, task_of
 from pixelwise.engine.predict import AnySegmenter, load_segmenter
+from pixelwise.engine.scoring import Known, Tally
 from pixelwise.engine.views import Fusion, Views, refiner_for
 from pixelwise.errors import RequestError, closest
 
@@ -77,7 +80,8 @@ def evaluate(
         on_image: called with images done and in all.
 
     Returns:
-        `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix`, `per_image` and details of the scores.
+        `metrics`, `per_class`, `protocol`, `num_images`, `confusion_matrix`, `per_image` and details of the scores; of
+        a classical pipeline `crf_comparison`, too: scores without a CRF, with short-range and fully connected ones.
     """
     if task_of(Path(run)) == "classification":
         given: dict[str, object] = {"--metrics": sorted(set(metrics) - {"top1", "top5"})}
@@ -112,10 +116,18 @@ def evaluate(
         metrics=metrics,
         views=views,
         boxes=seen,
+        more=crf_tallies(segmenter, known_of(segmenter, dataset, items)),
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     )
     changed = {"options": options_text(options)} if options else {}
     return replace(evaluation, protocol={**evaluation.protocol, **changed}).to_json()
+
+
+def crf_tallies(segmenter: AnySegmenter, known: Known) -> list[Tally]:
+    """Return what compares CRFs on a classical pipeline, for whose labels they were made; nothing for networks."""
+    if not isinstance(segmenter, ClassicalSegmenter):
+        return []
+    return [CRFTally(known, compared_refiners(), timed=True)]
 
 
 def given_boxes(segmenter: AnySegmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pixelwise.api.evaluation import load, scan_for
 from pixelwise.api.run_data import lists_of
+from pixelwise.crf.refiner import refiner_of
 from pixelwise.data.check import check_dataset
 from pixelwise.data.class_folder import open_class_folder
 from pixelwise.data.dataset import DatasetFolder, Item, open_dataset
@@ -17,11 +18,14 @@ from pixelwise.data.pictures import to_display
 from pixelwise.data.problems import Problem
 from pixelwise.data.scan import Dataset
 from pixelwise.engine.config import read_config
+from pixelwise.engine.crf_tally import KEY, NONE, SHOWN, labels_by
 from pixelwise.engine.model_file import task_of
 from pixelwise.engine.predict import AnySegmenter
 from pixelwise.engine.run_folder import RunFolder
+from pixelwise.engine.scoring import Case
 from pixelwise.errors import RequestError
 from pixelwise.report.classes import write_class_report, wrong_rows
+from pixelwise.report.crfs import CRFExample
 from pixelwise.report.data_section import choose_samples, make_samples, read_card
 from pixelwise.report.examples import Example, Group
 from pixelwise.report.html import write_report
@@ -58,6 +62,7 @@ def report(run: str | Path) -> Path:
         examples=_examples(segmenter, dataset, shown, metrics),
         samples=make_samples(dataset, samples),
         problems=_problems(folder, data),
+        crf_examples=_crf_examples(segmenter, dataset, shown) if KEY in metrics else (),
     )
 
 
@@ -102,6 +107,20 @@ def _examples(
             score=float("nan") if scores.get(item.name) is None else scores[item.name],
             group=group,
         )
+
+
+def _crf_examples(
+    segmenter: AnySegmenter, dataset: Dataset, shown: Mapping[Item, Group | None]
+) -> Iterator[CRFExample]:
+    """Let CRFs label the best image and the worst one, one at a time."""
+    groups = {group: item for item, group in reversed(list(shown.items())) if group is not None}
+    refiners = {NONE: None, **{name: refiner_of(name) for name in SHOWN}}
+    for item in groups.values():
+        image, truth = dataset.image(item), dataset.labels(item)
+        prediction = segmenter.predict(image)
+        case = Case(labels=prediction.labels, truth=truth, image=image, unary=prediction.unary)
+        maps = {name: labels_by(refiner, case) for name, refiner in refiners.items()}
+        yield CRFExample(name=item.name, image=image, truth=truth, maps=maps)
 
 
 def _problems(folder: RunFolder, data: DatasetFolder) -> Sequence[Problem]:

@@ -159,8 +159,21 @@ def scores_text(result: dict[str, Any]) -> str:
             f"  {protocol['average']}{ignored}",
             *(f"  {key.replace('_', ' ')}: {said}" for key, said in protocol.items() if key not in _SAID),
             *(["", table(rows, right=right)] if len(rows) > 1 else []),
+            *crf_lines(result),
         ]
     )
+
+
+def crf_lines(result: dict[str, Any]) -> list[str]:
+    """Show what CRFs make of the same probabilities, where that was measured."""
+    compared = result.get("crf_comparison")
+    if not compared:
+        return []
+    rows = [["crf", "mean IoU", "pixel accuracy", "mean accuracy", "s an image"]]
+    for row in compared["rows"]:
+        seconds = f"{row['seconds']:.3f}" if "seconds" in row else ""
+        rows.append([row["crf"], *(percent(row[key]) for key in ("miou", "pixel_accuracy", "mean_accuracy")), seconds])
+    return ["", f"CRFs side by side, on {compared['num_images']} images:", table(rows, right=[1, 2, 3, 4])]
 
 
 def _cell(value: object, key: str) -> str:

@@ -25,15 +25,24 @@ from pixelwise.engine import processes
 from pixelwise.engine.beginning import plan_budget, use_threads, write_first_files
 from pixelwise.engine.classical_config import ClassicalConfig
 from pixelwise.engine.classical_images import check_channels, images_of, labels_of
-from pixelwise.engine.classical_plan import build_estimator, measure, plan_estimator, plan_rounds, plan_scale
+from pixelwise.engine.classical_plan import (
+    COMPARED_IMAGES,
+    build_estimator,
+    measure,
+    plan_estimator,
+    plan_rounds,
+    plan_scale,
+)
 from pixelwise.engine.classical_segmenter import (
     ClassicalSegmenter,
     as_tensors,
     count_numbers,
+    load_classical,
     rebuild,
     save_classical,
 )
-from pixelwise.engine.evaluate import Evaluation, evaluate_items
+from pixelwise.engine.crf_tally import CRFTally, compared_refiners, some_of
+from pixelwise.engine.evaluate import Evaluation, evaluate_items, known_of
 from pixelwise.engine.interrupt import catching_interrupt
 from pixelwise.engine.keeping import Metrics, early_words, keep_best, stalled
 from pixelwise.engine.listener import Listener
@@ -76,12 +85,21 @@ class Work:
     boosting: Boosting
     validation: Sequence[Item]
 
+    def segmenter(self) -> ClassicalSegmenter:
+        """Return the estimator as it is now, ready for images."""
+        card = self.model_card(0, {})
+        return ClassicalSegmenter(estimator=self.estimator, card=card, num_threads=self.config.threads)
+
     def validate(self, items: Sequence[Item]) -> Evaluation:
         """Score the estimator as it is now."""
-        segmenter = ClassicalSegmenter(
-            estimator=self.estimator, card=self.model_card(0, {}), num_threads=self.config.threads
-        )
-        return evaluate_items(segmenter, self.dataset, items, split="val")
+        return evaluate_items(self.segmenter(), self.dataset, items, split="val")
+
+    def compare(self, items: Sequence[Item], segmenter: ClassicalSegmenter | None = None) -> dict[str, Any]:
+        """Score a segmenter, by default the estimator as it is now, with several CRFs; return these details."""
+        segmenter = segmenter or self.segmenter()
+        tally = CRFTally(known_of(segmenter, self.dataset, items), compared_refiners())
+        evaluate_items(segmenter, self.dataset, items, split="val", more=[tally])
+        return tally.details()
 
     def model_card(self, iteration: int, metrics: Metrics) -> ModelCard:
         """Describe the estimator as it is now, for its file."""
@@ -134,6 +152,8 @@ def train_classical(
     if progress.iteration != config.iterations and not stalled(config, progress):
         work = prepare(config, run, progress, estimator, started=started, listener=listener)
         boost(work, progress, listener)
+        best = load_classical(run.best)
+        run.write_json(run.metrics, run.read_metrics() | work.compare(some_of(work.validation, COMPARED_IMAGES), best))
     return progress
 
 
@@ -177,7 +197,8 @@ def prepare(
     if clock is None:
         plan_rounds(plan, len(validation))
     else:
-        costs = measure(boosting, progress, clock, work.validate, validation)
+        image = images_of(dataset, validation, plan.config.data.scale or 1.0)[0]
+        costs = measure(estimator, boosting, progress, clock, work.validate, work.compare, validation, image)
         plan_rounds(plan, len(validation), costs, done=progress.iteration, left=clock.limit - clock.now())
     work.config = plan.config
     write_first_files(plan, run, card, resume=run.config.exists(), listener=listener)

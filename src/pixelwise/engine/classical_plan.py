@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pixelwise.classical.boosting import Boosting
+from pixelwise.classical.joint_boost import Stumps
 from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.dataset import Item
 from pixelwise.data.scan import Dataset
@@ -33,6 +38,8 @@ PROBED = 3  # training images by which the cost of full size is told
 PROBE_ROUNDS = 3
 CALIBRATION_SHARE = 0.02  # of a time budget
 FEWEST_CALIBRATION_ROUNDS = 4
+RANDOM_STUMPS = 200  # by which the cost of a stump in prediction is told
+COMPARED_IMAGES = 8  # of the validation set, on which a training compares CRFs
 FEWEST_ROUNDS = 300  # fewer, and half the resolution teaches more
 
 
@@ -64,30 +71,49 @@ def build_estimator(config: ClassicalConfig, *, num_classes: int) -> TextonBoost
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured seconds of the budget's clock: one round, and the validation of one image."""
+    """Measured seconds of the budget's clock.
+
+    Attributes:
+        round: one round.
+        image: the validation of one image, with no stumps.
+        stump: what it takes more with each.
+        compared: the comparison of CRFs on one image.
+    """
 
     round: float
     image: float
+    stump: float = 0.0
+    compared: float = 0.0
+
+    def validations(self, count: int, num_val: int, rounds: int) -> float:
+        """Return the seconds of so many validations, evenly spread over so many rounds."""
+        return num_val * count * (self.image + self.stump * rounds * (count + 1) / (2 * count))
 
 
 def measure(
+    estimator: TextonBoost,
     boosting: Boosting,
     progress: Progress,
     clock: Clock,
     validate: Callable[[Sequence[Item]], object],
+    compare: Callable[[Sequence[Item]], object],
     items: Sequence[Item],
+    image: NDArray[np.uint8],
 ) -> Costs:
     """Time rounds, which are the first ones of the run, and the validation of an image.
 
     Rounds are added until the time is used up, four at least, and the median is taken: the first ones, and those that
-    another process disturbs, say nothing about the rest.
+    another process disturbs, say nothing about the rest. What stumps cost in prediction is told by many random ones.
 
     Args:
+        estimator: is trained.
         boosting: gets the rounds.
         progress: counts them.
         clock: of the budget.
         validate: scores items.
+        compare: scores items with several CRFs.
         items: to validate on.
+        image: one of them, as the estimator sees it.
     """
     times: list[float] = []
     while len(times) < FEWEST_CALIBRATION_ROUNDS or sum(times) < CALIBRATION_SHARE * clock.limit:
@@ -95,11 +121,32 @@ def measure(
         progress.losses.append(boosting.round())
         times.append(clock.now() - start)
     progress.iteration = boosting.num_rounds
-    some = [items[index] for index in range(0, len(items), max(1, len(items) // 3))][:3]
-    validate(some[:1])
-    start = clock.now()
-    validate(some)
-    return Costs(statistics.median(times), (clock.now() - start) / len(some))
+
+    def timed(function: Callable[[], object]) -> float:
+        function()  # the first time compiles
+        start = clock.now()
+        function()
+        return clock.now() - start
+
+    grown = with_random_stumps(estimator, RANDOM_STUMPS)
+    few = timed(lambda: estimator.predict_probabilities(image))
+    more = timed(lambda: grown.predict_probabilities(image))
+    stump = max(0.0, more - few) / RANDOM_STUMPS
+    some = items[:: -(-len(items) // 3)]
+    seen = timed(lambda: validate(some)) / len(some)
+    compared = timed(lambda: compare(some[:1]))
+    return Costs(statistics.median(times), max(0.0, seen - stump * progress.iteration), stump, compared)
+
+
+def with_random_stumps(estimator: TextonBoost, count: int) -> TextonBoost:
+    """Return an estimator of the same textons whose stumps look at random features, to time it."""
+    grown, stumps = copy.copy(estimator), estimator.stumps
+    num_features = int(estimator.options["num_textons"]) * int(estimator.options["num_rectangles"])
+    places = np.arange(count) % len(stumps)
+    features = np.random.default_rng(0).integers(num_features, size=count)
+    repeated = {name: getattr(stumps, name)[places] for name in Stumps.names()}
+    grown.stumps = Stumps(**{**repeated, "features": features.astype(np.int32)})
+    return grown
 
 
 def plan_scale(plan: Plan[ClassicalConfig], dataset: Dataset, clock: Clock | None) -> None:
@@ -156,9 +203,8 @@ def plan_rounds(
     config = plan.config
     validations = MOST_VALIDATIONS
     if costs is not None:
-        once = costs.image * num_val
-        validations = int(min(MOST_VALIDATIONS, max(2, left * VALIDATION_SHARE / once)))
-        rounds = done + max(1, int((left * BUDGET_SHARE - validations * once) / costs.round))
+        left = left * BUDGET_SHARE - costs.compared * min(num_val, COMPARED_IMAGES)
+        rounds, validations = rounds_within(left, done, num_val, costs)
         limit = config.budget.cpu_minutes or config.budget.minutes
         kind = "CPU minutes" if config.budget.cpu_minutes else "minutes"
         plan.decide(f"{limit:g} {kind} at {costs.round:.3g} s a round of boosting", iterations=rounds)
@@ -168,3 +214,16 @@ def plan_rounds(
     if plan.config.val_every is None:
         every = max(1, math.ceil(plan.config.iterations / validations))
         plan.decide(f"{math.ceil(plan.config.iterations / every)} validations", val_every=every)
+
+
+def rounds_within(left: float, done: int, num_val: int, costs: Costs) -> tuple[int, int]:
+    """Return how many rounds, and how many validations among them, fit into the seconds that are left.
+
+    Validations take a tenth of them, if two do not take more; later ones take longer, since they use more stumps.
+    """
+    rounds, validations = done + 1, 2
+    for _ in range(8):  # each settles one of the two by the other
+        affordable = VALIDATION_SHARE * left / max(1e-9, costs.validations(1, num_val, rounds // 2))
+        validations = int(min(MOST_VALIDATIONS, max(2, affordable)))
+        rounds = done + max(1, int((left - costs.validations(validations, num_val, rounds)) / costs.round))
+    return rounds, validations

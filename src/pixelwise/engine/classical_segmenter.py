@@ -52,11 +52,12 @@ class ClassicalSegmenter(AnySegmenter):
         factors = views.factors(size, self.card.scale)
         maps = [self._probabilities(resize_image(channels, factor), size, flip=views.flip) for factor in factors]
         probabilities = sum(maps[1:], maps[0]) / len(maps)
-        labels, probabilities = labelled(views, array, probabilities)
+        labels, refined = labelled(views, array, probabilities)
         return Prediction(
             image=array,
             labels=labels,
-            probabilities=probabilities,
+            probabilities=refined,
+            unary=probabilities,
             palette=self.card.palette,
         )
 

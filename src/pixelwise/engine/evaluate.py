@@ -84,6 +84,7 @@ def evaluate_items(
     views: Views | None = None,
     boxes: GivenBoxes | None = None,
     share: tuple[int, int] = (0, 1),
+    more: Sequence[Tally] = (),
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict every item and compare it with its labels, at their own size.
@@ -99,6 +100,7 @@ def evaluate_items(
         views: how images are looked at; None sees them once, in their own size.
         boxes: what an instance-wise model sees of each item, in place of its own proposals.
         share: number of this process and of all, which score together; without metrics of their own.
+        more: scores that have no name; by one process.
         on_image: called with the number of images done.
     """
     card, views = segmenter.card, views or Views()
@@ -107,7 +109,7 @@ def evaluate_items(
     known = known_of(segmenter, dataset, items)
     names = check_metrics(metrics, known)
     rule = object_rule(card) if set(names) & set(OBJECTS) else None
-    scorer = Scorer(known, names, with_probabilities=True)
+    scorer = Scorer(known, names, with_probabilities=True, more=more)
     for done, item in enumerate(items[share[0] :: share[1]], start=1):
         labels = dataset.labels(item)
         prediction = segmenter.view(dataset.image(item), views, None if boxes is None else boxes.of(item.name))
@@ -118,6 +120,8 @@ def evaluate_items(
             probabilities=prediction.probabilities,
             objects=None if rule is None else find_objects(prediction.labels, prediction.probabilities, rule),
             true_objects=None if rule is None else true_objects(dataset, item, labels),
+            image=prediction.image,
+            unary=prediction.unary,
         )
         scorer.add(item.name, case)
         if on_image is not None:
@@ -150,10 +154,17 @@ class Scorer:
         names: metrics beside those of the confusion matrix.
         with_maps: there are label maps to score; without them there are objects only.
         with_probabilities: every image comes with probabilities: calibration is measured as well.
+        more: scores that have no name.
     """
 
     def __init__(
-        self, known: Known, names: Sequence[str], *, with_maps: bool = True, with_probabilities: bool = False
+        self,
+        known: Known,
+        names: Sequence[str],
+        *,
+        with_maps: bool = True,
+        with_probabilities: bool = False,
+        more: Sequence[Tally] = (),
     ) -> None:
         self.known = known
         self.with_maps = with_maps
@@ -161,7 +172,7 @@ class Scorer:
         # The first two are cheap, and every report shows them.
         always: list[Tally] = [Reliability(known)] if with_probabilities or "ece" in names else []
         always += [BorderSplit(known)] if with_maps else []
-        self.tallies = [*always, *build_tallies([name for name in names if name != "ece"], known)]
+        self.tallies = [*always, *build_tallies([name for name in names if name != "ece"], known), *more]
         self.confusion = np.zeros((len(known.classes), len(known.classes)), dtype=np.int64)
         self.mixed = Confusions(known.classes)
         self.per_image: list[ImageScore] = []

@@ -50,6 +50,7 @@ class Prediction:
         palette: colour of each class.
         num_boxes: boxes that the network saw one by one; None where it saw the image itself.
         window: (height, width) of the largest sliding windows; None where it saw the image whole or in seamless tiles.
+        unary: the probabilities before a CRF refined them; the same where none did.
     """
 
     image: AnyArray
@@ -58,6 +59,7 @@ class Prediction:
     palette: tuple[tuple[int, int, int], ...]
     num_boxes: int | None = None
     window: tuple[int, int] | None = None
+    unary: Tensor | None = None
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the image with the classes' colours over it, uint8 (H, W, 3)."""
@@ -167,11 +169,12 @@ class Segmenter(AnySegmenter):
             ),
             None,
         )
-        labels, probabilities = labelled(views, array, probabilities)
+        labels, refined = labelled(views, array, probabilities)
         return Prediction(
             image=array,
             labels=labels,
-            probabilities=probabilities,
+            probabilities=refined,
+            unary=probabilities,
             palette=self.card.palette,
             num_boxes=num_boxes,
             window=max((step.window for step in passes if step.window), default=None),

@@ -39,6 +39,8 @@ class Case:
         probabilities: float (K, H, W), None where the prediction is labels only.
         objects: predicted objects, None where none were asked for.
         true_objects: true objects, None where the data has none.
+        image: stored values (H, W, C), None where the prediction came without.
+        unary: float (K, H, W), the probabilities before any CRF; None likewise.
     """
 
     labels: AnyArray
@@ -46,6 +48,8 @@ class Case:
     probabilities: Tensor | None = None
     objects: Objects | None = None
     true_objects: Objects | None = None
+    image: AnyArray | None = None
+    unary: Tensor | None = None
 
 
 class Tally(Protocol):

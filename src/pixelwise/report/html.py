@@ -18,6 +18,7 @@ from pixelwise.report.borders import borders
 from pixelwise.report.class_curves import FRAME as CLASS_FRAME
 from pixelwise.report.class_curves import class_curves
 from pixelwise.report.confusions import Confusion, confusion_matrix, largest_confusions
+from pixelwise.report.crfs import CRFExample, CRFPictures, crf_comparison, crf_pictures
 from pixelwise.report.curves import FRAME, training_curves
 from pixelwise.report.cut_outs import CutOut, cut_out
 from pixelwise.report.data_section import Samples, data_section, read_card
@@ -63,6 +64,7 @@ def write_report(
     samples: Samples | None = None,
     problems: Sequence[Problem] = (),
     no_examples: str = NO_EXAMPLES,
+    crf_examples: Iterable[CRFExample] = (),
 ) -> Path:
     """Write `report.html` into a run folder.
 
@@ -77,6 +79,7 @@ def write_report(
         samples: A few training images.
         problems: What a check of the data found; its warnings are listed.
         no_examples: Why there are no examples, shown in their place.
+        crf_examples: images with what several CRFs made of them, where metrics.json compares these.
 
     Returns:
         The path of the report.
@@ -91,7 +94,8 @@ def write_report(
     classes = find_classes(files)
     confusions = largest_confusions(files.metrics, classes)
     pictures = take_pictures(examples, classes, confusions)
-    text = _render(files, classes, confusions, pictures, samples or Samples(), problems, no_examples)
+    crfs = [crf_pictures(example, classes) for example in crf_examples]
+    text = _render(files, classes, confusions, pictures, samples or Samples(), problems, no_examples, crfs)
     target = run / REPORT_NAME
     write_atomically(target, text)
     return target
@@ -125,6 +129,7 @@ def _render(
     samples: Samples,
     problems: Sequence[Problem],
     no_examples: str,
+    crfs: Sequence[CRFPictures],
 ) -> str:
     split, reliability = borders(files.metrics), calibration.reliability(files.metrics)
     known = Known(files=files, card=read_card(files), confusions=confusions, borders=split, reliability=reliability)
@@ -143,6 +148,8 @@ def _render(
             no_examples=no_examples,
             legend=class_legend(pictures.seen, classes),
             error_legend=error_legend(classes),
+            crfs=crf_comparison(files.metrics),
+            crf_pictures=crfs,
             matrix=confusion_matrix(files.metrics, classes),
             confusions=confusions,
             cut_outs=pictures.cut_outs,
