@@ -164,6 +164,17 @@ def classifier_strides_of(model: nn.Module) -> Mapping[str, int]:
     return strides
 
 
+def color_std_of(model: nn.Module) -> tuple[float, ...] | None:
+    """Return how images must be brought to a model that compares colours: the deviation of each channel.
+
+    Values of 0..255, of which any mean may be subtracted, are divided by it. A model declares it as `color_std`; None
+    of most, which take images as they come.
+    """
+    std = getattr(model, "color_std", None)
+    assert std is None or isinstance(std, tuple), f"{type(model).__name__} declares color_std={std!r}, not a tuple"
+    return std
+
+
 def check_images(images: Tensor, *, in_channels: int, size_rule: SizeRule) -> None:
     """Check a model's input once, at its entry.
 

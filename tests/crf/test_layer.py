@@ -243,6 +243,20 @@ def test_an_exported_program_holds_one_operation(gradients: bool) -> None:
         torch.testing.assert_close(program.module()(scores(), pictures()), wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # asked by the compiler itself
+@pytest.mark.parametrize("training", [True, False])
+def test_a_compiled_layer_refines_alike(training: bool) -> None:
+    layer = CRFRNN(CLASSES, iterations=2, test_iterations=4).train(training)
+    compiled = torch.compile(layer, backend="eager")
+    with torch.set_grad_enabled(training):
+        found = compiled(scores(), pictures())
+        torch.testing.assert_close(found, layer(scores(), pictures()))
+    if training:
+        found.sum().backward()
+        assert layer.spatial.weight.grad is not None
+
+
 def test_shapes_alone() -> None:
     with torch.device("meta"):
         layer = CRFRNN(21)

@@ -32,6 +32,7 @@ PARAMETERS = {
     "fcn8s_vgg16_atonce": 134_270_278,
     "fcn_alexnet": 56_876_418,
     "fcn_googlenet": 5_975_602,
+    "crfrnn_fcn8s_vgg16": 134_270_420,
     "deconvnet_vgg16": 251_804_418,
     "edeconvnet": 386_074_696,
     "segnet_vgg16": 29_444_162,

@@ -137,13 +137,15 @@ class CRFRNN(nn.Module):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         count = self.iterations if self.training else self.test_iterations
         weights = Weights(*(layer.weight.to(dtype) for layer in (self.spatial, self.bilateral, self.compatibility)))
-        unary, image = logits.to(dtype), images.detach().to(dtype)
+        unary, image = logits.to(dtype), images.to(dtype)
         refined: Tensor
         if logits.is_meta or torch.compiler.is_exporting() or not _needs_gradient(unary, weights):
             refined = _infer(unary, image, *weights, count, list(self.sigmas), self.method == "exact")
         else:
-            with torch.autocast(logits.device.type, enabled=False):
-                refined = refine(unary, image, weights, iterations=count, sigmas=self.sigmas, method=self.method)
+            # Compilers leave the loop to Python. Not a decorator, which would import them at once: that takes seconds.
+            compiling = torch.compiler.is_compiling()
+            run = torch.compiler.disable(refine) if compiling else refine  # type: ignore[no-untyped-call]
+            refined = run(unary, image, weights, iterations=count, sigmas=self.sigmas, method=self.method)
         return refined
 
     def extra_repr(self) -> str:
@@ -182,19 +184,19 @@ def _needs_gradient(logits: Tensor, weights: Weights) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (logits, *weights))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def refine(
     logits: Tensor, images: Tensor, weights: Weights, *, iterations: int, sigmas: Sigmas, method: Method
 ) -> Tensor:
     """Refine logits (N, K, H, W) so that gradients flow to them and to the weights."""
     unaries = logits.flatten(2).transpose(1, 2).contiguous()  # (N, P, K)
     refined = []
-    for unary, image in zip(unaries, images, strict=True):
-        filters = _filters(image, sigmas, method)
-        scores = unary
-        for _ in range(iterations):
-            scores = iterate(unary, scores.softmax(dim=1), filters, weights)
-        refined.append(scores)
+    with torch.autocast(logits.device.type, enabled=False):
+        for unary, image in zip(unaries, images.detach(), strict=True):
+            filters = _filters(image, sigmas, method)
+            scores = unary
+            for _ in range(iterations):
+                scores = iterate(unary, scores.softmax(dim=1), filters, weights)
+            refined.append(scores)
     return torch.stack(refined).transpose(1, 2).reshape(logits.shape).contiguous()
 
 
@@ -231,10 +233,9 @@ def _infer(
     """Refine logits (N, K, H, W) without gradients: one operation, also in exported programs and layer tables."""
     weights, thetas = Weights(spatial, bilateral, compatibility), Sigmas(*sigmas)
     method: Method = "exact" if exact else "lattice"
-    with torch.autocast(logits.device.type, enabled=False):
-        if exact or logits.dtype != torch.float32 or logits.device.type != "cpu" or iterations < FEWEST_FUSED:
-            refined: Tensor = refine(logits, images, weights, iterations=iterations, sigmas=thetas, method=method)
-            return refined
+    if exact or logits.dtype != torch.float32 or logits.device.type != "cpu" or iterations < FEWEST_FUSED:
+        return refine(logits, images, weights, iterations=iterations, sigmas=thetas, method=method)
+    with torch.autocast("cpu", enabled=False):
         return _refine_fused(logits, images, weights, iterations=iterations, sigmas=thetas)
 
 

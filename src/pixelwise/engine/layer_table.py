@@ -259,12 +259,15 @@ _KINDS = {
     aten._native_batch_norm_legit_no_training: "batch norm",
     aten.native_dropout: "dropout",
 }
+_OURS = {"pixelwise.crf_rnn": "dense CRF"}  # operations of our own, at which every pixel sees all others
 
 
 def _read_operation(func: Any, args: tuple[Any, ...], out: Tensor) -> Layer:
     packet = func.overloadpacket
     if packet in _READERS:
         return _READERS[packet](args, out)
+    if str(packet) in _OURS:
+        return Layer(name="", inputs=(), kind=_OURS[str(packet)], shape=_shape(out), windows=None)
     kind = _KINDS.get(packet, str(packet).removeprefix("aten.").strip("_"))
     before = next(_tensors(args))
     grid = -2 if min(before.ndim, out.ndim) >= 4 else 2  # a view may put an axis of length 1 before the channels
@@ -303,7 +306,18 @@ def layer_table(model: nn.Module, *, in_channels: int, input_size: tuple[int, in
 
 
 def _count_parameters(model: nn.Module, layers: list[Layer]) -> list[Layer]:
-    counts = {name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()}
+    """Enter parameters at their module's first row; where it has none, at that of the module around it.
+
+    What evaluation leaves out, such as an auxiliary classifier, has no row at all.
+    """
+    rows = {layer.name for layer in layers}
+    counts: dict[str, int] = {}
+    for name, module in model.named_modules():
+        place = name
+        while place and place not in rows:
+            place = place.rpartition(".")[0]
+        if place or not name:
+            counts[place] = counts.get(place, 0) + sum(p.numel() for p in module.parameters(recurse=False))
     return [replace(layer, parameters=counts.pop(layer.name, 0)) for layer in layers]
 
 

@@ -18,10 +18,12 @@ from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 from pixelwise.models import create_model, known_names, model_info
 from pixelwise.registry import CLASSICAL
+from pixelwise.structures import color_std_of
 
 METADATA_KEY = "pixelwise"
 BEST = "best.safetensors"  # of a run folder
 FORMAT = 1
+BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 
 Option = str | int | float | bool | tuple[int | float, ...] | None
 
@@ -149,11 +151,14 @@ def load_model(
 
     Raises:
         RequestError: if the file is missing, damaged, not one of ours, or does not fit the model it names, or the
-            options want other weights.
+            options want other weights or other images.
     """
     tensors, card = read_model_file(path)
     card = card.model_copy(update={"options": {**card.options, **(options or {})}})
     model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
+    if (std := color_std_of(model)) is not None:
+        given = None if card.normalisation.per_image else tuple(BYTE * value for value in card.normalisation.std)
+        check_color_std(card.model, std, given=given)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -193,6 +198,24 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
             "Use the pixelwise version that wrote it, or train again."
         ) from error
     return tensors, card
+
+
+def check_color_std(name: str, std: tuple[float, ...], *, given: tuple[float, ...] | None) -> None:
+    """Refuse images whose colours a model that compares them would take for others.
+
+    Args:
+        name: of the model.
+        std: which the model multiplies each channel by, to have steps of 0..255 again.
+        given: by which values of 0..255 are divided; None where that differs from image to image.
+    """
+    if given is None or any(abs(one - other) > 1e-4 * one for one, other in zip(std, given, strict=True)):
+        shown, wanted = ("[" + ", ".join(f"{value:.6g}" for value in values) + "]" for values in (given or (), std))
+        found = f"divided by {shown}" if given else "each divided by its own deviation"
+        advice = f"Give color_std={shown.replace(' ', '')}" if given else "Normalise all images alike"
+        raise RequestError(
+            f"{name} compares colours in steps of 0..255 and undoes a division by color_std={wanted}, and its images "
+            f"are {found}; accepted: the same numbers. {advice}."
+        )
 
 
 def options_text(options: Mapping[str, Option]) -> str:

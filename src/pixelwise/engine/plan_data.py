@@ -12,22 +12,25 @@ from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine import processes
 from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import RANDOM, TrainConfig
-from pixelwise.engine.model_file import build_twin, card_of
+from pixelwise.engine.model_file import BYTE, build_twin, card_of, check_color_std
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.engine.start import image_statistics, weights_file
 from pixelwise.errors import RequestError
 from pixelwise.layers.frozen_batch_norm import FrozenBatchNorm2d
 from pixelwise.losses.segmentation import rarest_class, suitable_class_weights
+from pixelwise.models import model_options
+from pixelwise.structures import color_std_of
 
 FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
-BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 REASON = "as the images were brought that the weights have seen"
+COLOR_OPTION = "color_std"  # of models that compare colours
 MUCH_SMALLER = 0.5  # of the image's area
 
 
 def plan_normalisation(plan: Plan[AnyConfig], card: ImagesCard) -> Normalisation:
     """Settle how images become network input; the data card says what suits the data."""
     _as_the_weights_saw(plan, card)
+    _as_colors_are_compared(plan, card)
     if plan.config.data.mean is not None:
         return _subtract(plan.config.data.mean, plan.config.data.std, card)
     if plan.config.data.normalise_per_image is None:
@@ -51,6 +54,27 @@ def _as_the_weights_saw(plan: Plan[AnyConfig], card: ImagesCard) -> None:
         plan.decide(REASON, mean=mean, **({} if set(std) == {1.0} else {"std": std}))
     elif given.normalisation.per_image:
         plan.decide(REASON, normalise_per_image=True)
+
+
+def _as_colors_are_compared(plan: Plan[AnyConfig], card: ImagesCard) -> None:
+    """Bring images to a model that compares colours as it wants them, and refuse a configuration that does not."""
+    config, data = plan.config, plan.config.data
+    if COLOR_OPTION not in model_options(config.model):
+        return
+    twin = build_twin(config.model, num_classes=2, in_channels=card.channels, options=config.options)
+    std = color_std_of(twin)
+    assert std is not None, f"{config.model} has the option {COLOR_OPTION} and declares none"
+    if data.normalise_per_image:
+        raise RequestError(
+            f"data.normalise_per_image=true: {config.model} compares colours in steps of 0..255, which would differ "
+            "from image to image; accepted: false. Leave it out, or give data.mean."
+        )
+    if data.mean is None:
+        given = {} if set(std) == {1.0} else {"std": std}
+        mean = tuple(round(BYTE * value, 4) for value in card.normalisation.mean)
+        plan.decide(f"{config.model} compares colours in steps of 0..255", mean=mean, **given)
+    elif len(data.mean) == len(std):
+        check_color_std(config.model, std, given=data.std or (1.0,) * len(std))
 
 
 def _subtract(mean: tuple[float, ...], std: tuple[float, ...] | None, card: ImagesCard) -> Normalisation:

@@ -32,7 +32,7 @@ def bilinear_kernel(size: int) -> Tensor:
 
 
 class BilinearUpsampling(nn.Module):
-    """A transposed convolution without bias that starts as bilinear interpolation of each channel.
+    """A transposed convolution that starts as bilinear interpolation of each channel; without bias, unless asked.
 
     Fixed, its `weight` is a buffer (channels, 1, k, k): no parameter, but part of the state dict. Learnt, it is a
     parameter (channels, channels, k, k) with zeros off the diagonal, since Caffe's layer is dense and learns to
@@ -41,7 +41,16 @@ class BilinearUpsampling(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, channels: int, *, kernel_size: int, stride: int, padding: int = 0, learnt: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        padding: int = 0,
+        learnt: bool = False,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.padding = padding
@@ -51,13 +60,17 @@ class BilinearUpsampling(nn.Module):
             self.weight = nn.Parameter(torch.eye(channels)[:, :, None, None] * kernel)
         else:
             self.register_buffer("weight", kernel.repeat(channels, 1, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample (N, C, h, w) to (N, C, (h - 1) s + k - 2 p, (w - 1) s + k - 2 p)."""
-        return functional.conv_transpose2d(x, self.weight, stride=self.stride, padding=self.padding, groups=self.groups)
+        return functional.conv_transpose2d(
+            x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups
+        )
 
     def extra_repr(self) -> str:
         """Name the numbers in the printed network."""
         size = self.weight.shape[-1]
         learnt = isinstance(self.weight, nn.Parameter)
-        return f"kernel_size={size}, stride={self.stride}, padding={self.padding}, learnt={learnt}"
+        bias = ", bias=True" if self.bias is not None else ""
+        return f"kernel_size={size}, stride={self.stride}, padding={self.padding}, learnt={learnt}{bias}"

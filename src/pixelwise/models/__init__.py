@@ -3,6 +3,7 @@
 from pixelwise.models import unet  # noqa: I001  (the catalogue lists families in this order, the default's first)
 from pixelwise.models import unet_encoder, deeplabv3_efficientnet_lite, efficientnet_lite
 from pixelwise.models import fcn, fcn_alexnet, fcn_googlenet
+from pixelwise.models import crfrnn
 from pixelwise.models import deconvnet, edeconvnet
 from pixelwise.models import segnet, bayesian_segnet
 from pixelwise.models import dilation
@@ -18,6 +19,7 @@ __all__ = [
     "bayesian_segnet",
     "classifiers",
     "create_model",
+    "crfrnn",
     "deconvnet",
     "deeplabv1",
     "deeplabv2_resnet",
