@@ -207,3 +207,19 @@ def test_a_tolerance_stops_where_beliefs_stay() -> None:
     np.testing.assert_array_equal(
         dense_crf(image, probabilities, iterations=60, tolerance=1e9), dense_crf(image, probabilities, iterations=1)
     )
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((LABELS, HEIGHT, WIDTH)),
+        np.empty((LABELS, WIDTH, HEIGHT), np.float32),
+        np.empty((LABELS, HEIGHT, 2 * WIDTH), np.float32)[..., ::2],
+    ],
+)
+def test_a_place_for_the_result_that_does_not_fit(out: Any) -> None:
+    message = r"out has shape .* and type float.*; accepted: float32 \(3, 9, 14\), contiguous"
+    with pytest.raises(RequestError, match=message):
+        refine(picture(), maps(), CRFParameters(), out=out)
+    with pytest.raises(RequestError, match=r"accepted: float32 \(2, 3, 9, 14\), contiguous"):
+        refine(np.stack([picture()] * 2), np.stack([maps()] * 2), CRFParameters(), out=out)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf.inputs import LEAST, TOLERANCE, check_probabilities
 from pixelwise.crf.lattice import Float, each
-from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, usable_cores
+from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, check_out, usable_cores
 from pixelwise.errors import RequestError, closest
 
 
@@ -234,6 +234,7 @@ def _refine_batch(
             f"image has shape {images.shape}, probabilities {probabilities.shape}; accepted: (H, W, 3) with (K, H, W), "
             "or (B, H, W, 3) with (B, K, H, W) of as many images. Give both for one image, or both for the same B."
         )
+    check_out(out, probabilities.shape)
     beliefs: Float = np.empty(probabilities.shape, dtype=np.float32) if out is None else out
     threads = min(num_threads or usable_cores(), len(images))
 

@@ -46,6 +46,18 @@ class Weights:
         """M."""
         return sum(lattice.num_vertices + 1 for lattice in self.lattices)
 
+    def filter(self, kernel: int, values: Float) -> Float:
+        """Filter values of the points, float32 (N, C), by a kernel with its norms; see `MeanField.filter`."""
+        lattice = self.lattices[kernel]
+        place = (lattice.column, lattice.end, lattice.start)
+        old = np.zeros((lattice.num_vertices + 1, values.shape[1]), dtype=np.float32)
+        loops.splat(self.ids, self.write, *place, np.require(values, np.float32, ["C", "W"]), old)
+        old = lattice.blurred(old)
+        out = np.empty(values.shape, dtype=np.float32)
+        loops.slice_(self.ids, self.read, *place, old, out)
+        out *= np.float32(lattice.gain)
+        return out
+
 
 class Inference:
     """One inference: its buffers, and what is known after some iterations.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixelwise.crf import loops
 from pixelwise.crf.lattice import Float, each, shares
-from pixelwise.crf.mean_field import threads_for
+from pixelwise.crf.mean_field import check_out, threads_for
 from pixelwise.errors import RequestError
 
 LEAST = 1e-5  # probabilities below are raised to it, as in the usual wrappers, so that no label is impossible
@@ -45,6 +45,7 @@ def check_probabilities(
         raise RequestError(
             f"probabilities have type {probabilities.dtype}; accepted: floating point. Divide bytes by 255."
         )
+    check_out(out, probabilities.shape)
     if out is None:
         out = np.empty(probabilities.shape, dtype=np.float32)
     simple = probabilities.dtype == np.float32 and probabilities.flags.c_contiguous and probabilities.flags.writeable

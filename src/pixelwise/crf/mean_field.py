@@ -215,8 +215,8 @@ class MeanField:
             raise RequestError(
                 f"tolerance is {tolerance!r}; accepted: a number from 0 on, or None. Give for example 1e-4."
             )
-        beliefs = np.empty(probabilities.shape, dtype=np.float32) if out is None else out
-        with self._inference(probabilities, compatibilities, (iterations,), num_threads) as run:
+        with self._inference(probabilities, compatibilities, (iterations,), num_threads, out) as run:
+            beliefs = np.empty(probabilities.shape, dtype=np.float32) if out is None else out
             for _ in range(iterations):
                 if run.go_on(beliefs) < tolerance:
                     return beliefs
@@ -243,13 +243,25 @@ class MeanField:
         Yields:
             float32 (K, N), an array of its own for each number of iterations unless `out` is given.
         """
-        with self._inference(probabilities, compatibilities, iterations, num_threads) as run:
+        with self._inference(probabilities, compatibilities, iterations, num_threads, out) as run:
             done = 0
             for count in iterations:
                 for _ in range(done, count):
                     run.go_on()
                 done = count
                 yield run.beliefs(out)
+
+    def filter(self, kernel: int, values: Float) -> Float:
+        """Filter values of the points by one kernel: sum_j k(f_i, f_j) v_j, the point included, with its normalization.
+
+        Args:
+            kernel: its number, from 0.
+            values: float32 (N, C).
+
+        Returns:
+            float32 (N, C).
+        """
+        return self._weights.filter(kernel, values)
 
     @contextmanager
     def _inference(
@@ -258,6 +270,7 @@ class MeanField:
         compatibilities: Sequence[Compatibility],
         iterations: Sequence[int],
         num_threads: int | None,
+        out: Float | None,
     ) -> Iterator[Inference]:
         """Check what is given, and open an inference and its threads."""
         _check_iterations(iterations)
@@ -272,6 +285,7 @@ class MeanField:
                 "one for each kernel. Give as many."
             )
         p = np.require(probabilities, np.float32, ["C", "W"])
+        check_out(out, p.shape)
         given = [_compatibility(each_given, len(p)) for each_given in compatibilities]
         with threads_for(num_threads, self.num_points) as (pool, threads):
             low, high = _range(p, pool, threads)
@@ -319,6 +333,17 @@ def _check_iterations(iterations: Sequence[int]) -> None:
         raise RequestError(
             f"iterations are {tuple(iterations)}; accepted: whole numbers from 0 on, each above the one before. "
             "Sort them."
+        )
+
+
+def check_out(out: Float | None, shape: tuple[int, ...]) -> None:
+    """Refuse an array for the result that has another shape or type, or gaps."""
+    if out is None:
+        return
+    if out.shape != shape or out.dtype != np.float32 or not (out.flags.c_contiguous and out.flags.writeable):
+        raise RequestError(
+            f"out has shape {out.shape} and type {out.dtype}, strides {out.strides}; accepted: float32 {shape}, "
+            "contiguous, that can be written. Give np.empty of these."
         )
 
 
