@@ -34,6 +34,7 @@ def test_predict_refines_what_all_views_give_together(pixelwise, trained, data, 
     image, out = data / "images/val/disc4.png", tmp_path / "out"
     outcome = pixelwise("predict", trained, image, "--out", out, "--probabilities", "--overlay", *CASE, *MANY)
     assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("refined: dense, preset deeplab_vgg16 (spatial_sigma 2, ")
     joined = load_segmenter(trained).predict(image, **WAYS).probabilities
     beliefs = pw.dense_crf(to_display(read_image(image)), joined.numpy(), preset="deeplab_vgg16")
     # predict folds batch norm into the convolutions, which changes last digits
@@ -51,6 +52,7 @@ def test_objects_are_found_in_the_refined_map(pixelwise, trained, data, tmp_path
     strong.write_text(json.dumps({"parameters": {**asdict(PRESETS["crfrnn"]), **values}}))
     words = ("predict", trained, image, "--out", tmp_path / "out", "--instances", "--json", "--crf", strong)
     found = json.loads(pixelwise(*words).out)
+    assert found["crf"] == f"dense, parameters of {strong}"
     labels = mask(tmp_path / "out/disc4.png")
     assert len(np.unique(labels)) == 1
     assert found["num_objects"] == sum(int(mask(tmp_path / f"out/disc{n}_instances.png").max()) for n in (4, 5))

@@ -117,6 +117,7 @@ def test_the_palette_of_a_run_or_of_data(pixelwise, case, trained, tmp_path) -> 
     ("words", "message"),
     [
         (["--preset", "deeplab"], "unknown CRF 'deeplab'; closest: deeplab_"),
+        (["--preset", "grid4", "--spatial-sigma", "2"], "spatial_sigma: no effect on grid, preset grid4; accepted"),
         (["--preset", "tuned"], "'tuned' is what was tuned for a run"),
         (["--spatial-sigma", "0"], "spatial_sigma is 0.0; accepted: a number above 0"),
         (["--iterations", "-1"], "iterations is -1; accepted: whole numbers from 0"),

@@ -82,6 +82,13 @@ def test_a_crf_that_does_not_help_is_said_and_not_written(pixelwise, data, tmp_p
         "The CRF does not help here: no trial is better than the probabilities alone. Nothing was written.\n"
     )
     assert not (tmp_path / "crf.json").exists()
+    assert "chosen on" in outcome.out  # of the protocol
+    noisy = write_maps(data, tmp_path / "noisy", noise=0.2)
+    assert pixelwise("tune-crf", noisy, data, "--out", tmp_path / "crf.json", *FEW).code == 0
+    before = (tmp_path / "crf.json").read_bytes()
+    again = pixelwise("tune-crf", perfect, data, "--out", tmp_path / "crf.json", *FEW)
+    assert again.out.endswith(f"Nothing was written. {tmp_path / 'crf.json'} of an earlier search stays.\n")
+    assert (tmp_path / "crf.json").read_bytes() == before
 
 
 def test_small_maps_are_enlarged_and_that_is_said(pixelwise, data, tmp_path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from pixelwise.crf.annotations import probabilities_from_labels
 from pixelwise.crf.dense import PRESETS, CRFParameters, dense_crf
 from pixelwise.crf.grid import GRIDS
 from pixelwise.crf.refiner import DenseRefiner, labels_of, read_parameters, refiner_of
+from pixelwise.data.images import read_image
 from pixelwise.errors import RequestError
 
 OWN = CRFParameters(bilateral_weight=1.5, spatial_sigma=2.5, iterations=3)
@@ -138,3 +139,28 @@ def test_drawn_labels_are_believed_as_far_as_said(
 def test_labels_that_are_refused(labels: np.ndarray, num_labels: int, certainty: float, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         probabilities_from_labels(labels, num_labels, certainty=certainty)
+
+
+DEMO = Path(__file__).parents[2].parent / "shared" / "data" / "densecrf-demo"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO.is_dir(), reason="the demo images are not beside this checkout")
+@pytest.mark.parametrize("case", range(4))
+def test_strokes_are_spread_as_the_authors_library_did(case: int) -> None:
+    """pydensecrf's examples: strokes in colours, black for nothing drawn; the results that are stored with them.
+
+    pydensecrf itself agrees with them on 99.88 to 99.96 % of the pixels, the strokes alone on 79 to 96 %.
+    """
+    files = json.loads((DEMO / "dataset.json").read_text())["cases"][case]
+    image, drawn, wanted = (read_image(DEMO / files[key]) for key in ("image", "annotation", "expected"))
+    packed = [picture.astype(np.int64) @ [1, 256, 65536] for picture in (drawn, wanted)]
+    colours = np.unique(packed[0])
+    labels = np.searchsorted(colours, packed[0])
+    unsure = colours[0] == 0
+    maps = probabilities_from_labels(labels, len(colours) - int(unsure), certainty=0.7, zero_unsure=bool(unsure))
+    found = refiner_of("pydensecrf_default")
+    assert isinstance(found, DenseRefiner)
+    refined = replace(found, parameters=replace(found.parameters, iterations=5)).refine(image, maps)
+    agreement = (colours[refined.labels + int(unsure)] == packed[1]).mean()
+    assert agreement > 0.9985, agreement

@@ -81,9 +81,9 @@ def tune_crf(
         on_step: called with what is done, how many are done and how many there are.
 
     Returns:
-        `helps`; `output` (the file, None where the CRF does not help: nothing is written then); `parameters`, `scores`
-        (`unary`, `best`, `gain`, `cross_validated_gain`, `per_class`) of the best trial; `trials`, `num_images`,
-        `protocol`, `seconds`.
+        `helps`; `output` (the file, None where the CRF does not help: nothing is written then, and `earlier` names a
+        file that was there before, which stays); `parameters` and `scores` (`unary`, `best`, `gain`,
+        `cross_validated_gain`, `per_class`) of the best trial; `trials`, `num_images`, `protocol`, `seconds`.
 
     Raises:
         RequestError: if run and data do not fit, or the search cannot be done so.
@@ -126,12 +126,12 @@ def tune_crf(
         "chosen_on": "the images that the scores are of",
     }
     result = _result(found, protocol)
-    result["output"] = str(place) if result["helps"] else None
-    result["seconds"] = round(time.perf_counter() - started, 3)
-    if result["helps"]:
-        kept = {"crf": "dense", **result, "data": str(data), "run": str(run), "command": _command()}
-        write_atomically(place, json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return result
+    seconds = round(time.perf_counter() - started, 3)
+    if not result["helps"]:
+        return {**result, "output": None, "earlier": str(place) if place.exists() else None, "seconds": seconds}
+    kept = {"crf": "dense", **result, "seconds": seconds, "data": str(data), "run": str(run), "command": _command()}
+    write_atomically(place, json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return {**result, "output": str(place), "seconds": seconds}
 
 
 def _place(run: Path, out: str | Path | None) -> Path:

@@ -6,7 +6,7 @@ import glob
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ class Predicted:
         window: (height, width) of the sliding windows; None where there were none.
         num_windowed: images that were seen through them.
         classes: likeliest class of each image and its probability, by the image's name; None for segmentation.
+        refined: what refined the probabilities and how, empty where nothing did.
     """
 
     outputs: tuple[Path, ...]
@@ -48,6 +49,7 @@ class Predicted:
     window: tuple[int, int] | None = None
     num_windowed: int = 0
     classes: Mapping[str, tuple[str, float]] | None = None
+    refined: Mapping[str, str] = field(default_factory=dict)
 
 
 def predict(
@@ -199,6 +201,7 @@ def predict(
         num_whole=None if segmenter.instance_wise is None else seen.count(None),
         window=max(windows, default=None),
         num_windowed=len(windows),
+        refined={} if views.refiner is None else views.refiner.protocol(),
     )
 
 

@@ -127,7 +127,7 @@ def command(
         classes = (
             {} if result.classes is None else {"classes": {name: one for name, (one, _) in result.classes.items()}}
         )
-        print_json({"outputs": outputs, **values, **objects, **seen, **windows, **classes})
+        print_json({"outputs": outputs, **values, **objects, **seen, **windows, **classes, **result.refined})
         return
     if result.classes is not None:
         rows = [("image", "class", "probability")]
@@ -144,4 +144,6 @@ def command(
         height, width = result.window
         images = f"{result.num_windowed} image{'s' if result.num_windowed > 1 else ''}"
         by_boxes += f", {images} seen through windows of {height} x {width}"
+    if result.refined:
+        click.echo(f"refined: {result.refined['crf']} ({result.refined['crf_parameters']})")
     click.echo(f"{len(result.outputs)} files in {out}{objects_found}{by_boxes}, {result.seconds:.1f} s{memory}")

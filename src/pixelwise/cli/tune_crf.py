@@ -129,7 +129,7 @@ def _text(result: dict[str, Any]) -> str:
             f"  {parameters}",
             *(f"  {key.replace('_', ' ')}: {said}" for key, said in result["protocol"].items()),
             *(["", table(rows, right=[1, 2, 3]), ""]),
-            _honestly(result, name),
+            *([_honestly(result, name)] if result["helps"] else []),
             _conclusion(result),
         ]
     )
@@ -138,7 +138,7 @@ def _text(result: dict[str, Any]) -> str:
 def _honestly(result: dict[str, Any], name: str) -> str:
     """Say how far the gain is to be believed."""
     gain = result["scores"]["cross_validated_gain"]
-    said = "The parameters were chosen on the images that they are scored on, so that the gain is an optimistic one."
+    said = "The parameters were chosen on the images that they are scored on: the gain is an optimistic one."
     if gain is None:
         return f"{said} Score other images to see what it is worth."
     return f"{said}\nChosen on one half of the images (first, second) and scored on the other: {gain:+.4f} {name}" + (
@@ -150,4 +150,5 @@ def _conclusion(result: dict[str, Any]) -> str:
     """Say what was written, and how it is used."""
     if result["helps"]:
         return f"parameters: {result['output']}"
-    return "The CRF does not help here: no trial is better than the probabilities alone. Nothing was written."
+    stays = f" {result['earlier']} of an earlier search stays." if result["earlier"] else ""
+    return f"The CRF does not help here: no trial is better than the probabilities alone. Nothing was written.{stays}"
