@@ -9,8 +9,10 @@ The classifier, the paper's texture-layout potentials. Map from the paper (IJCV)
 - section 4.3, joint boosting, random features    -> `joint_boost.py`
 - P(c | x, i), the softmax of the boosted scores  -> `TextonBoost.predict_probabilities`
 
-Departures: rectangles have two random corners in the box and thresholds a square law, since the paper says neither;
-`class_balance` lies between the paper's two choices, counting all pixels or all classes alike.
+The defaults are the papers' as later work cites them: 400 textons, 100 rectangles in a box of 200 pixels, of whose
+features each round tries 0.3 %, on every 5th pixel of images of about 320x213. What we could not hold to a text is
+ours: rectangles have two random corners in the box, thresholds follow a square law, and `class_balance` is halfway
+between counting pixels and counting classes alike, best on CamVid for pixel accuracy and mean IoU.
 
 Axes: H, W image; K classes; N images; S sampled pixels.
 """
@@ -252,12 +254,7 @@ class TextonBoost:
             RequestError: if the image has another form, or there are no textons yet.
         """
         textons = self._textons(image)
-        threads = num_threads or usable_cores()
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                scores = self._features.scores(textons, self.stumps, pool=pool)
-        else:
-            scores = self._features.scores(textons, self.stumps)
+        scores = self._features.scores(textons, self.stumps, num_threads=num_threads or usable_cores())
         scores -= scores.max(axis=0)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=0)

@@ -61,7 +61,7 @@ class TextonDictionary:
         mean = responses.mean(axis=0, dtype=np.float64)
         whitening = _whitening(responses, mean)
         whitened = np.ascontiguousarray((responses - mean) @ whitening.T, dtype=np.float32)
-        different = len(np.unique(whitened, axis=0)) if len(whitened) < 20 * num_textons else num_textons
+        different = len(np.unique(whitened, axis=0))
         if different < num_textons:
             raise RequestError(
                 f"num_textons is {num_textons}, but the {len(responses)} sampled pixels have {different} different "

@@ -98,15 +98,13 @@ class TextureLayoutFeatures:
         counts: NDArray[np.int32] = total[lower, end] - total[upper, end] - total[lower, start] + total[upper, start]
         return counts
 
-    def scores(
-        self, textons: NDArray[np.uint16], stumps: Stumps, *, pool: ThreadPoolExecutor | None = None
-    ) -> NDArray[np.float32]:
+    def scores(self, textons: NDArray[np.uint16], stumps: Stumps, *, num_threads: int = 1) -> NDArray[np.float32]:
         """Add up the stumps at every pixel of an image.
 
         Args:
             textons: uint16 (H, W).
             stumps: M stumps over these features.
-            pool: threads that share the rows; None works in the calling one.
+            num_threads: that share the rows; the result is the same.
 
         Returns:
             float32 (K, H, W).
@@ -120,8 +118,10 @@ class TextureLayoutFeatures:
         scores[...] = floor.astype(np.float32)[:, None, None]
         shared = np.ascontiguousarray(stumps.shared[order])
         weak = (self.rectangles[rectangle], texton, cuts, steps, shared)
-        parts = shares(len(textons), 1 if pool is None else max(1, len(textons) // FEWEST_ROWS))
-        each(pool, lambda part: loops.add_stumps(textons, *weak, *part, scores), parts)
+        # A part for each thread: a part integrates the rows around its own too.
+        parts = shares(len(textons), min(num_threads, max(1, len(textons) // FEWEST_ROWS)))
+        with ThreadPoolExecutor(len(parts)) as pool:
+            each(pool, lambda part: loops.add_stumps(textons, *weak, *part, scores), parts)
         return scores
 
 
