@@ -116,18 +116,24 @@ def evaluate(
         metrics=metrics,
         views=views,
         boxes=seen,
-        more=crf_tallies(segmenter, known_of(segmenter, dataset, items)),
+        more=crf_tallies(segmenter, known_of(segmenter, dataset, items), crf, views),
         on_image=None if on_image is None else lambda done: on_image(done, len(items)),
     )
     changed = {"options": options_text(options)} if options else {}
     return replace(evaluation, protocol={**evaluation.protocol, **changed}).to_json()
 
 
-def crf_tallies(segmenter: AnySegmenter, known: Known) -> list[Tally]:
-    """Return what compares CRFs on a classical pipeline, for whose labels they were made; nothing for networks."""
+def crf_tallies(segmenter: AnySegmenter, known: Known, crf: str | Path | None, views: Views) -> list[Tally]:
+    """Return what compares CRFs on a classical pipeline, for whose labels they were made; nothing for networks.
+
+    The CRF that was asked for is one of them.
+    """
     if not isinstance(segmenter, ClassicalSegmenter):
         return []
-    return [CRFTally(known, compared_refiners(), timed=True)]
+    refiners = compared_refiners()
+    if crf is not None:
+        refiners.setdefault(str(crf), views.refiner)
+    return [CRFTally(known, refiners, timed=True)]
 
 
 def given_boxes(segmenter: AnySegmenter, path: str | Path | None, images: Sequence[str]) -> GivenBoxes | None:

@@ -169,11 +169,12 @@ def crf_lines(result: dict[str, Any]) -> list[str]:
     compared = result.get("crf_comparison")
     if not compared:
         return []
+    images = f"{compared['num_images']} image{'s' if compared['num_images'] > 1 else ''}"
     rows = [["crf", "mean IoU", "pixel accuracy", "mean accuracy", "s an image"]]
     for row in compared["rows"]:
         seconds = f"{row['seconds']:.3f}" if "seconds" in row else ""
         rows.append([row["crf"], *(percent(row[key]) for key in ("miou", "pixel_accuracy", "mean_accuracy")), seconds])
-    return ["", f"CRFs side by side, on {compared['num_images']} images:", table(rows, right=[1, 2, 3, 4])]
+    return ["", f"CRFs side by side, on {images}:", table(rows, right=[1, 2, 3, 4])]
 
 
 def _cell(value: object, key: str) -> str:

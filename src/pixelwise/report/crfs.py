@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pixelwise.data.images import AnyArray
 from pixelwise.data.pictures import LabelMap, colorize, fit_size, shrink_image, shrink_labels, to_display
 from pixelwise.engine.crf_tally import KEY, NONE
+from pixelwise.report.card_tables import amount
 from pixelwise.report.examples import MAX_PICTURE_HEIGHT, MAX_PICTURE_WIDTH, InlinePicture, label_picture, photo
 from pixelwise.report.run_files import Table, as_list, as_number, as_table
 from pixelwise.report.tables import Classes, percent
@@ -78,7 +79,7 @@ def crf_comparison(metrics: Table) -> CRFComparison | None:
     scores = {name: as_number(row.get("miou")) or 0.0 for name, row in found.items()}
     best = max(scores, key=lambda name: scores[name])
     gain = scores[best] - scores[NONE]
-    said = f"Measured on {images:,.0f} validation images, from the same probabilities. "
+    said = f"Measured on {amount(int(images), 'validation image')}, from the same probabilities. "
     if gain < HELPS:
         said += "None of the CRFs raises mean IoU here: --crf is better left out."
     else:
