@@ -16,6 +16,7 @@ from pixelwise.backbones.alexnet import AlexNet, CaffeNet
 from pixelwise.backbones.googlenet import TORCHVISION, GoogLeNet
 from pixelwise.backbones.transplant import load_imagenet, read_weights, transplant
 from pixelwise.errors import RequestError
+from pixelwise.layers.bilinear import BilinearUpsampling
 
 
 def net(**layers: nn.Module) -> nn.Sequential:
@@ -143,3 +144,18 @@ def test_file_of_something_else_is_refused(content: object, tmp_path: Path) -> N
     torch.save(content, path)
     with pytest.raises(RequestError, match=r"other\.pth holds a (list|dict) that is not a state dict.*; accepted: ten"):
         read_weights(path)
+
+
+def test_kernels_of_single_channels_fill_an_upsampling_of_all() -> None:
+    fixed = nn.ModuleDict({"up": BilinearUpsampling(3, kernel_size=4, stride=2)})
+    dense = nn.ModuleDict({"up": BilinearUpsampling(3, kernel_size=4, stride=2, learnt=True)})
+    state = {"up.weight": torch.rand(3, 1, 4, 4)}
+    fixed.load_state_dict(state)
+    nn.init.ones_(dense["up"].weight)
+    assert transplant(state, dense).copied == ("up.weight",)
+    x = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(dense["up"](x), fixed["up"](x))
+    grey = nn.ModuleDict({"up": nn.Conv2d(3, 3, 4)})
+    with pytest.raises(RequestError, match=r"up\.weight is \(3, 1, 4, 4\), the network wants \(3, 3, 4, 4\)"):
+        transplant({"up.weight": state["up.weight"]}, grey)

@@ -93,12 +93,29 @@ GCN = {
 }
 FCN_CVPR = {**CAFFE, **STILL, "optimizer.accumulate": 20, "loss.normalise": "pixels", "data.whole_images": True}
 
+CRFRNN = {
+    **CAFFE,
+    **STILL,
+    "model": "crfrnn_fcn8s_vgg16",
+    "options": {"iterations": 5, "test_iterations": 10},
+    "optimizer.lr": 1e-13,
+    "optimizer.momentum": 0.99,
+    "optimizer.schedule": "constant",
+    "loss.normalise": "sum",
+    "data.batch_size": 1,
+    "data.whole_images": True,
+    "data.mean": VGG_MEAN,
+    "data.std": None,
+}
+
 # Fact sheets, sections "training" of each system, and training_recipes.md, tables 1 and 2.
 NUMBERS: dict[str, list[dict[str, Any]]] = {
     "fcn8s_cvpr": [{**FCN_CVPR, "optimizer.lr": lr} for lr in (1e-4, 1e-6, 1e-8)],
     "fcn_alexnet": [
         {**CAFFE, **STILL, "optimizer.lr": 1e-4, "optimizer.accumulate": 20, "budget.iterations": 100_000},
     ],
+    "crfrnn": [CRFRNN],
+    "crfrnn_staged": [{"optimizer.lr": 1e-10}, {"optimizer.lr": 1e-12}, {"optimizer.lr": 1e-14}, CRFRNN],
     "deconvnet": [
         {**DECONVNET, "optimizer.step": 9000, "budget.iterations": 20_000},
         {**DECONVNET, "optimizer.step": 10_000, "budget.iterations": 40_000},
@@ -186,6 +203,8 @@ def test_numbers(name: str) -> None:
 # Learning rate and weight decay of single parameters, as factors.
 FACTORS: list[tuple[str, int, Mapping[str, tuple[float, float]]]] = [
     ("fcn_alexnet", 0, {"conv1.bias": (1, 1), "score_fr.weight": (1, 1), "score_fr.bias": (2, 0)}),
+    ("crfrnn", 0, {f"crf.{name}.weight": (10_000, 1) for name in ("spatial", "bilateral")}),
+    ("crfrnn", 0, {"crf.compatibility.weight": (1000, 1), "upscore2.weight": (1, 1), "upscore2.bias": (2, 0)}),
     ("deconvnet", 1, {"fc6_deconv.weight": (1, 1), "deconv5_1.bias": (2, 0), "debn5_1.bias": (1, 1)}),
     ("segnet", 0, {"conv1_1.bias": (2, 0), "conv1_1_bn.weight": (1, 1), "conv1_1_bn.bias": (1, 0)}),
     ("dilation8_voc", 1, {"conv1_1.weight": (0, 1), "final.bias": (0, 0), "ctx_conv1_1.bias": (2, 0)}),

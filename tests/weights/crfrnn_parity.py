@@ -95,18 +95,23 @@ def load_original(folder: Path, *, divide: int) -> tuple[nn.Module, nn.Module, n
     return fcn8s.Fcn8s(CLASSES), crf.CrfRnn(CLASSES, 10), crf.CrfRnn(CLASSES, 5)
 
 
-def fill_original(front: nn.Module, layers: tuple[nn.Module, ...], ours: dict[str, Tensor]) -> None:
-    """Give the port our weights, under its names and in its order of the channels."""
+def fill_port(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return our weights as the port's state dict has them: blue first, a dense last upsampling, the CRF's names."""
     state = {key: value.clone() for key, value in ours.items() if not key.startswith("crf.")}
     state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
     state["upscore8.weight"] = torch.diag_embed(state["upscore8.weight"][:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
-    front.load_state_dict(state)
+    state["crfrnn.spatial_ker_weights"] = ours["crf.spatial.weight"].clone()
+    state["crfrnn.bilateral_ker_weights"] = ours["crf.bilateral.weight"].clone()
+    state["crfrnn.compatibility_matrix"] = -ours["crf.compatibility.weight"]
+    return state
+
+
+def fill_original(front: nn.Module, layers: tuple[nn.Module, ...], ours: dict[str, Tensor]) -> None:
+    """Give the port our weights."""
+    state = fill_port(ours)
+    front.load_state_dict({key: value for key, value in state.items() if not key.startswith("crfrnn.")})
     for layer in layers:
-        layer.load_state_dict({
-            "spatial_ker_weights": ours["crf.spatial.weight"],
-            "bilateral_ker_weights": ours["crf.bilateral.weight"],
-            "compatibility_matrix": -ours["crf.compatibility.weight"],
-        })  # fmt: skip
+        layer.load_state_dict({key.removeprefix("crfrnn."): state[key] for key in state if key.startswith("crfrnn.")})
 
 
 def run_original(folder: Path, ours: dict[str, Tensor], *, divide: int) -> tuple[Tensor, list[Tensor]]:

@@ -60,6 +60,7 @@ ORIGINAL = {
     "deeplabv2_vgg16_aspp_l": f"{TRUNK} " + " ".join(f"fc6_{i} fc7_{i} fc8_voc12_{i}" for i in (1, 2, 3, 4)),
 }
 ORIGINAL["fcn8s_vgg16_atonce"] = ORIGINAL["fcn8s_vgg16"] + " scale_pool4 scale_pool3"
+ORIGINAL["crfrnn_fcn8s_vgg16"] = f"{TRUNK} fc6 fc7 score-fr score2 score-pool4 score4 score-pool3 upsample inference1"
 ORIGINAL["bayesian_segnet_vgg16"] = ORIGINAL["segnet_vgg16"]
 ORIGINAL["bayesian_segnet_basic"] = ORIGINAL["segnet_basic"].replace("conv_classifier", "dense_softmax_inner_prod")
 ORIGINAL["deeplabv1_vgg16_7x7"] = ORIGINAL["deeplabv1_vgg16_4x4_r8"] = ORIGINAL["deeplabv1_vgg16_4x4_r4"]
@@ -87,6 +88,10 @@ def original_layers(name: str, model: nn.Module) -> list[LayerToWrite]:
     layers = []
     for layer in ORIGINAL[name].split():
         module = published.module(layer)
+        if layer in published.parts:
+            blobs = [weight(layer + part, (1, 1, K, K)) for part in published.parts[layer]]
+            layers.append(LayerToWrite(name=layer, type="MultiStageMeanfield", blobs=blobs))
+            continue
         if layer in published.constants:
             width = state[f"{layer.replace('scale', 'score')}.weight"].shape[1]
             blobs = [np.full(width, published.constants[layer], np.float32)]
@@ -143,7 +148,8 @@ def test_every_original_layer_goes_to_the_module_of_its_name(name: str, tmp_path
     by_name = {layer.name: layer for layer in layers}
     for use in done.used:
         found = done.tensors[f"{use.module}.weight"].numpy()
-        wanted = by_name[use.layer].blobs[0]
+        parts = PUBLISHED[name].parts.get(use.layer, (use.module,))
+        wanted = by_name[use.layer].blobs[parts.index(use.module)]
         if use.module in PUBLISHED[name].images:
             found = found[:, ::-1]
         elif by_name[use.layer].type == "Deconvolution" and found.shape != wanted.shape:

@@ -71,7 +71,8 @@ def test_command_reports_in_both_forms(tmp_path: Path) -> None:
     assert code == 0, said
     found = json.loads(said)
     assert found["source"] == "torchvision's vgg16"
-    assert found["used"][0] == {"name": "features.0.weight", "goes_to": "conv1_1.weight", "shape": [2, 3, 3, 3]}
+    first = {"name": "features.0.weight", "goes_to": "conv1_1.weight", "shape": [2, 3, 3, 3], "note": ""}
+    assert found["used"][0] == first
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,10 @@ def _stage_values(stage: Stage, previous: Stage | None, values: Mapping[str, Any
     """Return the configuration of a stage: the recipe's, what the user gave, and where it starts."""
     given = {key: value for key, value in values.items() if key != "weights" or stage.start == "given"}
     wanted = merge(stage.values(), given)
-    if stage.start != "given":
+    if stage.start == "given_transplant":
+        if "weights" in values:
+            wanted["transplant"] = values["weights"]
+    elif stage.start != "given":
         assert previous is not None
         key = "weights" if stage.start == "previous" else "transplant"
         wanted[key] = os.path.abspath(RunFolder(out / previous.name).best)

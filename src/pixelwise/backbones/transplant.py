@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pixelwise.backbones.state_file import read_state_file
 from pixelwise.errors import RequestError
+from pixelwise.layers.bilinear import BilinearUpsampling
 
 
 class Transplant(NamedTuple):
@@ -30,7 +31,8 @@ class Transplant(NamedTuple):
 def transplant(source: Mapping[str, Tensor], target: nn.Module) -> Transplant:
     """Copy every tensor whose name the target also has: FCN-32s into FCN-16s, a classifier into a trunk.
 
-    A fully connected weight (out, C * k * k) fills a convolution (out, C, k, k) in the order of its numbers.
+    A fully connected weight (out, C * k * k) fills a convolution (out, C, k, k) in the order of its numbers. Kernels of
+    an upsampling of each channel (C, 1, k, k) fill one of all channels (C, C, k, k), with zeros off the diagonal.
 
     Raises:
         RequestError: if a name has another shape, or no name fits; the target is then unchanged.
@@ -44,20 +46,37 @@ def transplant(source: Mapping[str, Tensor], target: nn.Module) -> Transplant:
         )
     for name in copied:
         given, place = source[name].shape, wanted[name].shape
-        flattened = len(given) == 2 and len(place) == 4 and given == (place[0], place[1:].numel())
-        if given != place and not flattened:
+        if _fitted(source[name], wanted[name], _is_upsampling(target, name)) is None:
             raise RequestError(
                 f"{name} is {tuple(given)}, the network wants {tuple(place)}. Build it with the widths, classes and "
                 "options that the weights were made with, or leave this layer out of the source."
             )
     with torch.no_grad():
         for name in copied:
-            wanted[name].copy_(source[name].reshape(wanted[name].shape))
+            fitted = _fitted(source[name], wanted[name], _is_upsampling(target, name))
+            assert fitted is not None
+            wanted[name].copy_(fitted)
     return Transplant(
         copied=tuple(copied),
         new=tuple(sorted(wanted.keys() - source.keys())),
         unused=tuple(sorted(source.keys() - wanted.keys())),
     )
+
+
+def _is_upsampling(target: nn.Module, name: str) -> bool:
+    return isinstance(target.get_submodule(name.rpartition(".")[0]), BilinearUpsampling)
+
+
+def _fitted(tensor: Tensor, place: Tensor, upsampling: bool) -> Tensor | None:
+    """Return a tensor in the shape of its place, where it is the same layer; else None."""
+    if tensor.shape == place.shape:
+        return tensor
+    if tensor.ndim == 2 and place.ndim == 4 and tensor.shape == (place.shape[0], place.shape[1:].numel()):
+        return tensor.reshape(place.shape)
+    channels = place.shape[0]
+    if upsampling and tensor.shape == (channels, 1, *place.shape[2:]) and place.shape[1] == channels:
+        return torch.eye(channels, dtype=tensor.dtype)[:, :, None, None] * tensor
+    return None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -112,7 +112,10 @@ def _state_json(done: StateImport) -> dict[str, Any]:
         "mean": list(normalisation.mean),
         "std": list(normalisation.std),
         "parameters": done.parameters,
-        "used": [{"name": use.theirs, "goes_to": use.ours, "shape": list(use.shape)} for use in done.conversion.taken],
+        "used": [
+            {"name": use.theirs, "goes_to": use.ours, "shape": list(use.shape), "note": use.note}
+            for use in done.conversion.taken
+        ],
         "left_out": [{"name": name, "reason": why} for name, why in done.conversion.left_out.items()],
         "own_initialisation": list(done.conversion.own),
         "notes": done.notes(),
@@ -120,8 +123,10 @@ def _state_json(done: StateImport) -> dict[str, Any]:
 
 
 def _state_text(done: StateImport) -> str:
-    rows = [("tensor", "shape", "goes to")]
-    rows += [(use.theirs, " x ".join(map(str, use.shape)), use.ours) for use in done.conversion.taken if use.shape]
+    rows = [("tensor", "shape", "goes to", "")]
+    rows += [
+        (use.theirs, " x ".join(map(str, use.shape)), use.ours, use.note) for use in done.conversion.taken if use.shape
+    ]
     notes = [f"left out: {name}: {why}" for name, why in done.conversion.left_out.items()]
     if done.conversion.own:
         notes.append(f"own initialisation: {_some(done.conversion.own)}")

@@ -10,10 +10,12 @@ from torch import nn
 
 from pixelwise.data.normalise import Normalisation
 from pixelwise.data.pictures import default_palette
-from pixelwise.engine.model_file import ModelCard, Option, build_model
+from pixelwise.engine.model_file import BYTE, COLOR_OPTION, ModelCard, Option, build_model, check_colors
+from pixelwise.models import model_options
 from pixelwise.structures import size_rule_of
 
 CHANNELS = 3
+ROUNDING = 1e-6
 
 
 def build_from_seed(
@@ -23,6 +25,14 @@ def build_from_seed(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_model(name, num_classes=num_classes, in_channels=in_channels, options=options)
+
+
+def color_options(name: str, normalisation: Normalisation) -> dict[str, Option]:
+    """Return what tells a model that compares colours by what its images are divided; nothing for all others."""
+    std = tuple(BYTE * value for value in normalisation.std)
+    if COLOR_OPTION not in model_options(name) or max(abs(value - 1) for value in std) < ROUNDING:
+        return {}
+    return {COLOR_OPTION: tuple(round(value, 6) for value in std)}
 
 
 def imported_card(
@@ -38,7 +48,12 @@ def imported_card(
     origin: str,
     options: Mapping[str, Option],
 ) -> ModelCard:
-    """Describe imported weights; classes without known names or colours get numbers and distinct colours."""
+    """Describe imported weights; classes without known names or colours get numbers and distinct colours.
+
+    Raises:
+        RequestError: if the model compares colours, and the images are brought to it in other steps than it knows.
+    """
+    check_colors(model, normalisation, name=name)
     colours = default_palette(min(num_classes, 255)) + [[0, 0, 0]] * max(0, num_classes - 255)
     return ModelCard(
         pixelwise=version("pixelwise"),

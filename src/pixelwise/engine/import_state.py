@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pixelwise.backbones.state_file import StateFile, read_state_file
 from pixelwise.data.normalise import Normalisation
-from pixelwise.engine.import_card import CHANNELS, build_from_seed, imported_card
+from pixelwise.engine.import_card import CHANNELS, build_from_seed, color_options, imported_card
 from pixelwise.engine.model_file import ModelCard, Option, build_twin, card_of, save_model
 from pixelwise.errors import RequestError
 from pixelwise.files import check_writable
@@ -99,7 +99,8 @@ def import_state(
     labels = form.labels.get(classes) or Labels(
         name="ImageNet" if trunk else "unknown", ignore_index=None, images=form.images
     )
-    wanted: dict[str, Option] = {**form.options, **(options or {})}
+    normalisation = normalisation_of(labels.images)
+    wanted: dict[str, Option] = {**form.options, **color_options(name, normalisation), **(options or {})}
     keywords = {"num_classes": classes, "in_channels": CHANNELS}
     model = (
         build_from_seed(seed, name, options=wanted, **keywords)
@@ -117,7 +118,7 @@ def import_state(
         classes=labels.classes,
         palette=labels.palette,
         ignore_index=labels.ignore_index,
-        normalisation=normalisation_of(labels.images),
+        normalisation=normalisation,
         licence=form.licence,
         origin="; ".join([f"{file.name} ({form.source})", *cut.notes]),
         options=wanted,

@@ -23,6 +23,7 @@ from pixelwise.structures import color_std_of
 METADATA_KEY = "pixelwise"
 BEST = "best.safetensors"  # of a run folder
 FORMAT = 1
+COLOR_OPTION = "color_std"  # of models that compare colours
 BYTE = 255.0  # values that come as 0..1 go into the network as 0..255
 
 Option = str | int | float | bool | tuple[int | float, ...] | None
@@ -156,9 +157,7 @@ def load_model(
     tensors, card = read_model_file(path)
     card = card.model_copy(update={"options": {**card.options, **(options or {})}})
     model = build_model(card.model, num_classes=card.num_classes, in_channels=card.in_channels, options=card.options)
-    if (std := color_std_of(model)) is not None:
-        given = None if card.normalisation.per_image else tuple(BYTE * value for value in card.normalisation.std)
-        check_color_std(card.model, std, given=given)
+    check_colors(model, card.normalisation, name=card.model)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -198,6 +197,13 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
             "Use the pixelwise version that wrote it, or train again."
         ) from error
     return tensors, card
+
+
+def check_colors(model: nn.Module, normalisation: Normalisation, *, name: str) -> None:
+    """Refuse a normalisation with which a model that compares colours would not know their steps."""
+    if (std := color_std_of(model)) is not None:
+        given = None if normalisation.per_image else tuple(BYTE * value for value in normalisation.std)
+        check_color_std(name, std, given=given)
 
 
 def check_color_std(name: str, std: tuple[float, ...], *, given: tuple[float, ...] | None) -> None:

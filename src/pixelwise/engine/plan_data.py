@@ -12,7 +12,7 @@ from pixelwise.data.scan import DataCard, Dataset
 from pixelwise.engine import processes
 from pixelwise.engine.batch_norm import SMALL_BATCH, fewest_values
 from pixelwise.engine.config import RANDOM, TrainConfig
-from pixelwise.engine.model_file import BYTE, build_twin, card_of, check_color_std
+from pixelwise.engine.model_file import BYTE, COLOR_OPTION, build_twin, card_of, check_color_std
 from pixelwise.engine.plan import AnyConfig, Plan
 from pixelwise.engine.start import image_statistics, weights_file
 from pixelwise.errors import RequestError
@@ -23,7 +23,6 @@ from pixelwise.structures import color_std_of
 
 FOREGROUND_CROPS = 0.33  # of the windows, where a class is rare and windows are much smaller than images
 REASON = "as the images were brought that the weights have seen"
-COLOR_OPTION = "color_std"  # of models that compare colours
 MUCH_SMALLER = 0.5  # of the image's area
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pixelwise.errors import RequestError, closest
 from pixelwise.recipes import (
+    crfrnn,
     deconvnet,
     deeplab,
     deeplabv3,
@@ -32,6 +33,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         fcn.fcn8s_atonce,
         fcn.fcn8s_cvpr,
         fcn.fcn_alexnet,
+        crfrnn.crfrnn,
+        crfrnn.crfrnn_staged,
         deconvnet.deconvnet,
         segnet.segnet,
         segnet.segnet_basic,

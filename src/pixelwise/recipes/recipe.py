@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pixelwise.data.dataset import DatasetFolder
 
-Start = Literal["given", "previous", "transplant"]
+Start = Literal["given", "given_transplant", "previous", "transplant"]
 MakeData = Callable[[DatasetFolder, Path], Path]
 
 
@@ -21,8 +21,9 @@ class Stage:
     Attributes:
         name: of its run folder.
         settings: configuration keys, dotted, and their values; what is not among them is planned.
-        start: "given" (the weights that the user gives, else random ones), "previous" (the best state of the stage
-            before, the same network) or "transplant" (the layers of that state which have the same names here).
+        start: "given" (the weights that the user gives, else random ones), "given_transplant" (their layers which have
+            the same names here), "previous" (the best state of the stage before, the same network) or "transplant" (the
+            layers of that state which have the same names here).
         make_data: writes the data set of this stage, from the user's and into a new folder; None takes the user's.
     """
 
@@ -65,7 +66,7 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         assert names, "a recipe without stages"
         assert len(set(names)) == len(names), "two stages of one name"
-        assert self.stages[0].start == "given", "the first stage has none before it"
+        assert self.stages[0].start.startswith("given"), "the first stage has none before it"
 
 
 VGG16 = "VGG-16 for ImageNet"

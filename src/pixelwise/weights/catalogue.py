@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.weights import deconvnet, deeplab, dilation, fcn, hypercolumn, pspnet_caffe, segnet
+from pixelwise.weights import crfrnn, deconvnet, deeplab, dilation, fcn, hypercolumn, pspnet_caffe, segnet
 from pixelwise.weights.published import Published
 
 PUBLISHED: dict[str, Published] = {
     **fcn.PUBLISHED,
+    **crfrnn.PUBLISHED,
     **segnet.PUBLISHED,
     **deconvnet.PUBLISHED,
     **dilation.PUBLISHED,

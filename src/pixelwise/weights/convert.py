@@ -135,6 +135,9 @@ class _Converter:
         if (original := self.published.original(layer.name)) is not None:
             self._check_copy(layer, original)
             return
+        if (modules := self.published.parts.get(layer.name)) is not None:
+            self._take_apart(layer, modules)
+            return
         module = self.published.module(layer.name)
         if module not in self.modules:
             reason = self.published.reason_to_leave_out(layer.name) or (CLASSIFIER if self.trunk else None)
@@ -152,6 +155,17 @@ class _Converter:
         self.done.used.append(
             Use(layer=layer.name, type=layer.type, module=module, shape=layer.blobs[0].shape, note=note)
         )
+
+    def _take_apart(self, layer: Layer, modules: Sequence[str]) -> None:
+        """Fill the weights of several modules from the blobs of one layer."""
+        if len(layer.blobs) != len(modules):
+            raise self._refusal(
+                f"has {len(layer.blobs)} blobs in layer {layer.name!r}; known are those of {', '.join(modules)}"
+            )
+        for index, module in enumerate(modules):
+            note = self._fill(layer, index, f"{module}.weight")
+            shape = layer.blobs[index].shape
+            self.done.used.append(Use(layer=layer.name, type=layer.type, module=module, shape=shape, note=note))
 
     def _check_constant(self, layer: Layer, value: float) -> None:
         for blob in layer.blobs:

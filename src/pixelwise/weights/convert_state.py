@@ -23,11 +23,12 @@ COUNTER = "num_batches_tracked"  # of batch normalisation: files of PyTorch befo
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """A tensor of the file that went into the model: under which name."""
+    """A tensor of the file that went into the model: under which name, and what was done to it."""
 
     theirs: str
     ours: str
     shape: tuple[int, ...]
+    note: str = ""
 
 
 @dataclass(kw_only=True)
@@ -94,6 +95,8 @@ def convert_state(file: StateFile, model: nn.Module, form: StateFormat, *, name:
         if ours in done.tensors:
             raise _refusal(file, form, f"fills {ours!r} of {name} twice, the second time from {theirs!r}")
         place = wanted[ours]
+        shape = tuple(tensor.shape)
+        tensor, note = _as_ours(tensor, ours, file, form, name)
         if not _fits(tensor, place):
             if form.may_differ and re.fullmatch(form.may_differ, ours):
                 done.left_out[theirs] = f"{_shape(tensor)} in the file, {_shape(place)} in the model"
@@ -101,9 +104,24 @@ def convert_state(file: StateFile, model: nn.Module, form: StateFormat, *, name:
             found = f"has {theirs!r} of {_shape(tensor)}, and {name} wants {_shape(place)} for {ours!r}"
             raise _refusal(file, form, found)
         done.tensors[ours] = tensor.to(place.dtype).reshape(place.shape).contiguous()
-        done.taken.append(Taken(theirs=theirs, ours=ours, shape=tuple(tensor.shape)))
+        done.taken.append(Taken(theirs=theirs, ours=ours, shape=shape, note=note))
     _complete(file, form, wanted, done, name)
     return done
+
+
+def _as_ours(tensor: Tensor, ours: str, file: StateFile, form: StateFormat, name: str) -> tuple[Tensor, str]:
+    """Turn channels, change the sign or take the diagonal, where the library keeps a tensor otherwise; say so."""
+    if ours in form.turned and tensor.ndim == 4:
+        return tensor.flip(1), "input channels turned from B, G, R to R, G, B"
+    if ours in form.negated:
+        return -tensor, "sign changed"
+    if ours in form.diagonal and tensor.ndim == 4 and tensor.shape[0] == tensor.shape[1]:
+        channels = range(len(tensor))
+        kernels = tensor[channels, channels]
+        if torch.count_nonzero(tensor) != torch.count_nonzero(kernels):
+            raise _refusal(file, form, f"mixes channels in {ours!r}, for which {name} has one fixed kernel per channel")
+        return kernels[:, None], "one kernel per channel; zero elsewhere"
+    return tensor, ""
 
 
 def _fits(tensor: Tensor, place: Tensor) -> bool:

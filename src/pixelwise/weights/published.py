@@ -44,6 +44,7 @@ class Published:
         one_mean: `mean` holds for every data set.
         images: convolutions that see the image, whose weights are turned from B, G, R to R, G, B.
         names: other layer names, exact or regular expressions, and our modules (with groups as \\1).
+        parts: layers whose blobs are the weights of several of our modules, in the order of the blobs.
         orders: our convolutions whose input channels Caffe's networks join in another order, and which of its equal
             parts come first, second, ... in ours.
         options: of our model, with which it is the network of the file.
@@ -64,6 +65,7 @@ class Published:
     one_mean: bool = False
     images: tuple[str, ...] = ("conv1_1",)
     names: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     options: Mapping[str, str | float] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pixelwise.errors import RequestError, closest
-from pixelwise.weights import drn, pspnet, smp, torchvision
+from pixelwise.weights import crfrnn, drn, pspnet, smp, torchvision
 from pixelwise.weights.state_format import StateFormat
 
-SOURCES: Sequence[Mapping[str, Sequence[StateFormat]]] = (torchvision.FORMATS, drn.FORMATS, pspnet.FORMATS, smp.FORMATS)
+SOURCES: Sequence[Mapping[str, Sequence[StateFormat]]] = (
+    torchvision.FORMATS,
+    crfrnn.FORMATS,
+    drn.FORMATS,
+    pspnet.FORMATS,
+    smp.FORMATS,
+)
 
 
 def state_formats(name: str) -> tuple[StateFormat, ...]:

@@ -53,6 +53,9 @@ class StateFormat:
         names: regular expressions of whole names in the file, and ours (with groups as \\1); the first that fits
             counts. A name that none fits is the same in both.
         leave_out: regular expressions of names without a place in our model, and why.
+        turned: our convolutions that see the image, whose weights are turned from B, G, R to R, G, B.
+        negated: our names of tensors that the library adds where ours are subtracted.
+        diagonal: our names of fixed kernels, one per channel, which the library stores for all pairs of channels.
         options: of our model, with which it is the library's network.
         labels: data set by number of classes.
         images: where the data set is not known.
@@ -67,6 +70,9 @@ class StateFormat:
     score: str = ""
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     leave_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    turned: tuple[str, ...] = ()
+    negated: tuple[str, ...] = ()
+    diagonal: tuple[str, ...] = ()
     options: Mapping[str, OptionValue] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[int, Labels] = field(default_factory=lambda: MappingProxyType({}))
     images: Images = IMAGENET
