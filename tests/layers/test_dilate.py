@@ -45,7 +45,7 @@ layers = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150 * settings().max_examples // 100)
 @given(st.lists(layers, min_size=1, max_size=5), st.integers(1, 8), st.integers(20, 60), st.integers(20, 60))
 def test_any_stack_of_layers_agrees(stack: list[nn.Module], output_stride: int, height: int, width: int) -> None:
     network = nn.Sequential(*stack).to(DOUBLE)

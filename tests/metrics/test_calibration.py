@@ -18,7 +18,9 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 # The first example pays for the compilation.
-patient = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(
+    deadline=None, max_examples=100 * settings().max_examples // 100, suppress_health_check=[HealthCheck.too_slow]
+)
 confidences = arrays.arrays(
     np.float32, st.integers(0, 30), elements=st.floats(0, 1, width=32) | st.sampled_from((0, 0.2, 0.4, 0.6, 1))
 )

@@ -22,7 +22,7 @@ DTYPES = ("bool", "u1", "i1", "u2", "i4", "u4", "i8", "u8", ">i2")
 SHAPES = ((1, 1), (1, 7), (3, 5), (4, 1), (0, 4), (2, 31))
 
 # The first example pays for the compilation.
-patient = settings(deadline=None, max_examples=150)
+patient = settings(deadline=None, max_examples=150 * settings().max_examples // 100)
 
 
 def as_dict(table: Contingency) -> Table:
