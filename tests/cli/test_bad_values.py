@@ -92,7 +92,7 @@ def test_unreadable_option(refused, setting) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian", "x"], "Unknown command 'trian'. Closest: train."),
+        (["trian", "x"], "Unknown command 'trian'. Closest: train"),
         (["train"], "Missing argument 'DATA'"),
         (["train", "x"], "Missing option '--out'"),
         (["train", "x", "--modle", "unet"], "No such option '--modle'. Did you mean '--model'?"),
