@@ -85,10 +85,9 @@ class Lattice:
             pool, lambda part: loops.embed((0,) * d, *points, *part, self.ids, self.weights, column, start), parts
         )
         if not all(len(keys) for keys in embedded):
-            _, bits = loops.layout(d)
             raise RequestError(
                 f"features reach {np.abs(features).max():.4g} standard deviations; accepted for {d} features: about "
-                f"{2 ** (bits - 1) / 2:.4g}. Give larger standard deviations."
+                f"{(limit + 2) / 2:.4g}. Give larger standard deviations."
             )
         keys = np.concatenate(embedded)
         new_ids = np.empty(len(keys), dtype=np.int32)

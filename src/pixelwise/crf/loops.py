@@ -86,12 +86,74 @@ def embedding(d: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
 
     Returns:
         Scale of each feature, float32 (d,); what a step of each coordinate adds to a packed vertex, int64 (d + 1,), 0
-        for the last, which is not stored; the largest quotient.
+        for the last, which is not stored; the largest quotient, within float32's exact integers or a power of two.
     """
     r_bits, q_bits = layout(d)
     scale = [np.sqrt(2 / 3) * (d + 1) / np.sqrt((j + 1) * (j + 2)) for j in range(d)]
     steps = [*(1 << (r_bits + q_bits * j) for j in range(d)), 0]
-    return np.array(scale, dtype=np.float32), np.array(steps, dtype=np.int64), 2 ** (q_bits - 1) - 2
+    return np.array(scale, dtype=np.float32), np.array(steps, dtype=np.int64), min(2 ** (q_bits - 1) - 2, 2**28)
+
+
+@compiled()
+def closest(
+    dimensions: Any, features: Any, scale: Any, steps: Any, limit: Any, begin: Any, size: Any, distance: Any,
+    rounded: Any, rank: Any, keys: Any,
+) -> Any:  # fmt: skip
+    """Find the closest vertex of remainder 0 of some points, by loops over the points that become vector instructions.
+
+    Arguments: those of `embed`; first point and how many; of each coordinate (d + 1, block) the distance from the
+    vertex, its quotient there, and how many coordinates lie farther; packed vertices (block). Returns whether all
+    quotients can be packed.
+    """
+    d = len(dimensions)
+    vertices = d + 1
+    down = np.float32(1.0 / vertices)
+    total = np.zeros(size, dtype=np.float32)
+    excess = np.zeros(size, dtype=np.int32)
+    farthest = np.float32(0)
+    for j in range(d, -1, -1):
+        row, whole = distance[j], rounded[j]
+        for b in range(size):
+            value = features[begin + b, j - 1] * scale[j - 1] if j else np.float32(0)
+            elevated = total[b] - np.float32(j) * value
+            total[b] += value
+            nearest = np.rint(elevated * down)
+            row[b] = elevated - nearest * np.float32(vertices)
+            farthest = max(farthest, abs(nearest))
+            whole[b] = np.int32(nearest)
+            excess[b] += whole[b]
+    for j in range(vertices):
+        for b in range(size):
+            rank[j, b] = excess[b]
+    for j in range(d):
+        for k in range(j + 1, vertices):
+            one, other, rank_one, rank_other = distance[j], distance[k], rank[j], rank[k]
+            for b in range(size):
+                nearer = np.int32(one[b] < other[b])
+                rank_one[b] += nearer
+                rank_other[b] += np.int32(1) - nearer
+    keys[:size] = 0
+    for j in range(vertices):
+        row, whole, place = distance[j], rounded[j], rank[j]
+        for b in range(size):
+            wrap = np.int32(place[b] < 0) - np.int32(place[b] > d)
+            place[b] += wrap * np.int32(vertices)
+            whole[b] += wrap
+            row[b] -= np.float32(wrap * np.int32(vertices))
+            keys[b] += (np.int64(whole[b]) + (limit + 2)) * steps[j]
+    return farthest <= np.float32(limit)
+
+
+@compiled()
+def grown(unique: Any, count: Any) -> Any:
+    """Return a table for more of the vertices so far, its ids, and the vertices with room for more."""
+    wider = np.empty(2 * unique.shape[0], dtype=np.int64)
+    wider[:count] = unique[:count]
+    table = np.empty(2 * wider.shape[0], dtype=np.int64)
+    table_ids = np.full(table.shape[0], -1, dtype=np.int32)
+    for j in range(count):
+        find_or_insert(wider[j], table, table_ids, wider, j)
+    return table, table_ids, wider
 
 
 @compiled()
@@ -111,74 +173,49 @@ def embed(
     d = len(dimensions)
     vertices = d + 1
     down = np.float32(1.0 / vertices)
-    elevated = np.empty(vertices, dtype=np.float32)
-    rounded = np.empty(vertices, dtype=np.int64)
-    rank = np.empty(vertices, dtype=np.int64)
+    distance = np.empty((vertices, BLOCK), dtype=np.float32)
+    rounded = np.empty((vertices, BLOCK), dtype=np.int32)
+    rank = np.empty((vertices, BLOCK), dtype=np.int32)
+    keys = np.empty(BLOCK, dtype=np.int64)
     by_rank = np.empty(vertices, dtype=np.int64)
-    distance = np.empty(vertices, dtype=np.float32)
-    last_key = np.full(vertices, -1, dtype=np.int64)
-    last_id = np.empty(vertices, dtype=np.int32)
+    nearness = np.empty(vertices, dtype=np.float32)
+    found = np.zeros(vertices, dtype=np.int32)
+    last_keys = np.full(vertices, -1, dtype=np.int64)
+    last_key, last_order = -1, -1
     table = np.empty(FIRST_SIZE, dtype=np.int64)
     table_ids = np.full(FIRST_SIZE, -1, dtype=np.int32)
     unique = np.empty(FIRST_SIZE // 2, dtype=np.int64)
     count = 0
-    for i in range(first, last):
-        total = np.float32(0)
-        for j in range(d, 0, -1):
-            value = features[i, j - 1] * scale[j - 1]
-            elevated[j] = total - j * value
-            total += value
-        elevated[0] = total
-        excess = 0
-        for j in range(vertices):
-            rounded[j] = np.int64(np.rint(elevated[j] * down))
-            excess += rounded[j]
-            distance[j] = elevated[j] - rounded[j] * vertices
-            rank[j] = 0
-        for j in range(d):
-            for k in range(j + 1, vertices):
-                nearer = np.int64(distance[j] < distance[k])
-                rank[j] += nearer
-                rank[k] += 1 - nearer
-        farthest = 0
-        for j in range(vertices):
-            rank[j] += excess
-            wrap = np.int64(rank[j] < 0) - np.int64(rank[j] > d)
-            rank[j] += wrap * vertices
-            rounded[j] += wrap
-            distance[j] -= wrap * vertices
-            by_rank[rank[j]] = j
-            farthest = max(farthest, abs(rounded[j]))
-        if farthest > limit:
+    for begin in range(first, last, BLOCK):
+        size = min(BLOCK, last - begin)
+        if not closest(dimensions, features, scale, steps, limit, begin, size, distance, rounded, rank, keys):
             return unique[:0]
-        key = 0
-        for j in range(d):
-            key += (rounded[j] + (limit + 2)) * steps[j]
-        if count + vertices > unique.shape[0]:
-            grown = np.empty(2 * unique.shape[0], dtype=np.int64)
-            grown[:count] = unique[:count]
-            unique = grown
-            table = np.empty(2 * table.shape[0], dtype=np.int64)
-            table_ids = np.full(table.shape[0], -1, dtype=np.int32)
-            for j in range(count):
-                find_or_insert(unique[j], table, table_ids, unique, j)
-        for r in range(vertices):
-            # Vertex r is vertex r - 1 moved by one along all axes but that of the coordinate that ranks d + 1 - r.
-            if r > 0:
-                moved = by_rank[vertices - r]
-                key += 1 - (steps[moved])
-            current = distance[by_rank[d - r]] * down
-            weights[i, column + r] = (
-                current - distance[by_rank[vertices - r]] * down
-                if r
-                else (np.float32(1) + current - distance[by_rank[0]] * down)
-            )
-            if key != last_key[r]:
-                last_key[r] = key
-                last_id[r] = find_or_insert(key, table, table_ids, unique, count)
-                if last_id[r] == count:
-                    count += 1
-            ids[i, column + r] = start + last_id[r]
+        if count + vertices * BLOCK > unique.shape[0]:
+            table, table_ids, unique = grown(unique, count)
+        for b in range(size):
+            order = 0
+            for j in range(vertices):
+                place = rank[j, b]
+                by_rank[place] = j
+                nearness[place] = distance[j, b] * down
+                order |= j << (4 * place)
+            i, key = begin + b, keys[b]
+            if key != last_key or order != last_order:
+                last_key, last_order = key, order
+                for r in range(vertices):
+                    # Vertex r is vertex r - 1 moved by one along all axes but that of the coordinate ranked d + 1 - r.
+                    if r > 0:
+                        key += 1 - steps[by_rank[vertices - r]]
+                    if key != last_keys[r]:
+                        last_keys[r] = key
+                        found[r] = find_or_insert(key, table, table_ids, unique, count)
+                        if found[r] == count:
+                            count += 1
+            weights[i, column] = np.float32(1) + nearness[d] - nearness[0]
+            ids[i, column] = start + found[0]
+            for r in range(1, vertices):
+                weights[i, column + r] = nearness[d - r] - nearness[vertices - r]
+                ids[i, column + r] = start + found[r]
     return unique[:count]
 
 
