@@ -16,6 +16,7 @@ from pixelwise.crf.dense import PRESETS, CRFParameters
 from pixelwise.crf.refiner import DenseRefiner, Refined
 from pixelwise.data.images import read_image
 from pixelwise.data.pictures import to_display
+from pixelwise.engine import refinement
 from pixelwise.engine.predict import load_segmenter
 from pixelwise.engine.refinement import refined
 from pixelwise.engine.views import Views
@@ -82,6 +83,19 @@ def test_deep_images_are_refined_as_they_are_shown() -> None:
     wanted = pw.dense_crf(to_display(image), maps.numpy())
     assert np.array_equal(beliefs.numpy(), wanted)
     assert np.array_equal(labels, wanted.argmax(axis=0))
+
+
+def test_on_a_gpu_beliefs_are_the_same(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    maps = torch.tensor(rng.dirichlet(np.ones(3), (6, 7)).transpose(2, 0, 1), dtype=torch.float32)
+    refiner = DenseRefiner(parameters=PRESETS["deeplab_vgg16"], name="x")
+    here = refined(refiner, image, maps)
+    monkeypatch.setattr(refinement, "on_gpu", lambda probabilities: True)
+    there = refined(refiner, image, maps)
+    np.testing.assert_allclose(there[1], here[1], atol=1e-5)
+    assert np.array_equal(there[0], here[0])
+    assert there[0].dtype == np.uint8
 
 
 def test_labels_are_the_refiners_own(trained, data) -> None:

@@ -30,7 +30,7 @@ from pixelwise.metrics import confusion_matrix
 SIZE = (12, 16)
 PUBLISHED = CRFParameters(
     spatial_sigma=3.0,
-    bilateral_spatial_sigma=70.0,
+    bilateral_spatial_sigma=55.0,
     bilateral_color_sigma=5.5,
     bilateral_weight=5.0,
     normalization="after",
@@ -141,8 +141,8 @@ def test_steps_are_counted_to_the_end() -> None:
 
 def test_the_grid_scales_positions_alone() -> None:
     small, large = first_grid(250)[0], first_grid(500)[0]
-    assert large.sigmas == Sigmas(70, 5.5, 3)
-    assert small.sigmas == Sigmas(35, 5.5, 1.5)
+    assert large.sigmas == Sigmas(55, 5.5, 3)
+    assert small.sigmas == Sigmas(27.5, 5.5, 1.5)
     assert Weights(7, 3) in large.weights
 
 

@@ -1,8 +1,9 @@
 """Which parameters of the dense CRF are worth a trial.
 
 L.-C. Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs", ICLR 2015,
-https://arxiv.org/abs/1412.7062, section 5.1: w2 = theta_gamma = 3 fixed, w1 from 5 to 10, theta_alpha from 50 to 100,
-theta_beta from 3 to 10 on a coarse grid, then a finer one around its best point, all for images of about 500 pixels.
+https://arxiv.org/abs/1412.7062: w2 = theta_gamma = 3 fixed, w1 from 5 to 10, theta_alpha from 50 to 100, theta_beta
+from 3 to 10 on a coarse grid, then a finer one around its best point, all for images of about 500 pixels. Its second
+version, https://arxiv.org/abs/1606.00915, searched theta_alpha from 30 and w1 from 3.
 
 Here positions are scaled by the longer side of the images over 500, steps are factors, and small weights are tried too,
 w2 at 0.4 w1 then: kernels are normalised, so that strong ones wash weak probabilities out.
@@ -20,13 +21,13 @@ import numpy as np
 
 Search = Literal["grid", "random"]
 SIDE = 500  # pixels of the longer side of the images that published values are for
-THETA_ALPHA = (50.0, 70.0, 100.0)
+THETA_ALPHA = (30.0, 55.0, 100.0)
 THETA_BETA = (3.0, 5.5, 10.0)
 THETA_GAMMA = 3.0
 # w1 and w2 of the appearance and of the smoothness kernel.
 WEIGHTS = ((0.1, 0.04), (0.25, 0.1), (0.5, 0.2), (1.0, 0.4), (2.5, 1.0), (5.0, 3.0), (7.0, 3.0), (10.0, 3.0))
 # The second round: factors around the best point of the first, one of both sigmas at a time.
-FINER_SIGMAS = ((1.0, 1.0), (0.84, 1.0), (1.19, 1.0), (1.0, 0.75), (1.0, 1.35))
+FINER_SIGMAS = ((1.0, 1.0), (0.74, 1.0), (1.35, 1.0), (1.0, 0.74), (1.0, 1.35))
 FINER_WEIGHTS = (0.7, 1.0, 1.4)
 # Random trials: the range of all published presets, and small weights; even on a logarithmic scale.
 RANGES = {

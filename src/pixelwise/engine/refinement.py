@@ -26,8 +26,13 @@ def refined(refiner: Refiner, image: AnyArray, probabilities: Tensor) -> tuple[A
         Labels, uint8 or uint16 (H, W), and probabilities, float32 (K, H, W) on the same device.
     """
     picture: NDArray[np.uint8] = to_display(image)
-    if probabilities.is_cuda and isinstance(refiner, DenseRefiner):
+    if on_gpu(probabilities) and isinstance(refiner, DenseRefiner):
         beliefs = dense_crf_torch(torch.from_numpy(picture).to(probabilities.device), probabilities, refiner.parameters)
         return labels_of(beliefs.cpu().numpy()), beliefs
     result = refiner.refine(picture, probabilities.cpu().numpy())
     return result.labels, torch.from_numpy(result.probabilities).to(probabilities.device)
+
+
+def on_gpu(probabilities: Tensor) -> bool:
+    """Say whether probabilities lie where `dense_crf_torch` is faster than the compiled loops."""
+    return probabilities.is_cuda
