@@ -56,7 +56,7 @@ def test_the_potential_is_the_formula() -> None:
 def test_colours_correct_wrong_labels() -> None:
     smooth = GridCRF(contrast_weight=0, constant_weight=0.2)  # which knows nothing of the image
     without = TextonCRF(edge=smooth, color=None).map_labels(picture(), unsure())
-    found = TextonCRF(edge=smooth).map_labels(picture(), unsure())
+    found = TextonCRF(edge=smooth, color=ColorModel()).map_labels(picture(), unsure())
     assert (without == TRUTH).mean() < 0.9
     assert (found == TRUTH).mean() > 0.99
 
@@ -77,18 +77,28 @@ def test_location_decides_where_the_classifier_does_not() -> None:
 
 
 def test_the_same_is_found_again_and_clusters_do_not_outnumber_colours() -> None:
-    first, second = (TextonCRF().map_labels(picture(), unsure()) for _ in range(2))
+    first, second = (TextonCRF.paper().map_labels(picture(), unsure()) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert len(ColorModel().clusters(np.full((5, 6, 3), 9, np.uint8))) == 1
     assert len(ColorModel(num_clusters=4).clusters(picture())) == 4
-    one = TextonCRF().map_labels(np.full((1, 1, 3), 9, np.uint8), np.array([[[0.2]], [[0.8]]]))
+    one = TextonCRF.paper().map_labels(np.full((1, 1, 3), 9, np.uint8), np.array([[[0.2]], [[0.8]]]))
     assert one.tolist() == [[1]]
 
 
 def test_large_images_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pixelwise.classical.color_model.SAMPLED", 100)
-    found = TextonCRF().map_labels(picture(), unsure())
+    found = TextonCRF(color=ColorModel()).map_labels(picture(), unsure())
     assert (found == TRUTH).mean() > 0.98
+
+
+def test_the_papers_weights() -> None:
+    where = LocationPotential.fit([TRUTH], num_classes=2)
+    crf = TextonCRF.paper(where)
+    assert (crf.edge.connectivity, crf.edge.contrast_weight, crf.edge.constant_weight) == (4, 45, 10)
+    assert crf.color is not None
+    assert (crf.color.num_clusters, crf.color.alpha, crf.color.weight, crf.iterations) == (15, 0.1, 3, 2)
+    assert crf.location is where
+    assert (where.alpha, where.weight) == (1, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ log P(c | x) = sum_i psi(c_i, x) + pi(c_i, x_i) + lambda(c_i, i) + sum_ij phi(c_
 
 Colour needs labels, and labels colour: the first labels are found without it, then both in turn, twice in the paper.
 
-Departure: the edge weights of the paper go with the boosted scores of 5000 rounds; the default is `grid.GRIDS`' for
-probabilities as such. `GridCRF()` has the paper's.
+The paper's weights (`TextonCRF.paper`) go with the boosted scores of 5000 rounds, whose logarithms reach far. The
+defaults, softer edges and no colour, are for less sure classifiers. They were chosen on CamVid for `TextonBoost` with
+150 textons and 150 rounds on 41 images of 240 x 180, by the pixel accuracy on 21 others: 0.709 alone, 0.768 with these
+edges, 0.771 with colour of weight 0.1 too, 0.743 with colour of weight 0.4, 0.669 with all weights of the paper.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +28,10 @@ from pixelwise.classical.color_model import ColorModel
 from pixelwise.classical.location import LocationPotential
 from pixelwise.crf.dense import check_probabilities
 from pixelwise.crf.expansion import Labels
-from pixelwise.crf.grid import GRIDS, GridCRF
+from pixelwise.crf.grid import GridCRF
 from pixelwise.errors import RequestError
+
+EDGE = GridCRF(contrast_weight=9.0, constant_weight=0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +42,12 @@ class TextonCRF:
         edge: what neighbours with different labels cost.
         location: what the place of a pixel says; None leaves it out.
         color: what its colour says; None leaves it out.
-        iterations: how often colour is learnt and labels are found again.
+        iterations: how often colour is learnt and labels are found again; has no effect without colour.
     """
 
-    edge: GridCRF = field(default_factory=lambda: GRIDS["grid4"])
+    edge: GridCRF = EDGE
     location: LocationPotential | None = None
-    color: ColorModel | None = field(default_factory=ColorModel)
+    color: ColorModel | None = None
     iterations: int = 2
 
     def __post_init__(self) -> None:
@@ -50,6 +55,11 @@ class TextonCRF:
             raise RequestError(
                 f"iterations is {self.iterations!r}; accepted: whole numbers from 1. Give for example 2, or color=None."
             )
+
+    @classmethod
+    def paper(cls, location: LocationPotential | None = None) -> Self:
+        """Return all potentials with the weights of the paper."""
+        return cls(edge=GridCRF(), location=location, color=ColorModel())
 
     def map_labels(self, image: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> Labels:
         """Return the likeliest labels.
