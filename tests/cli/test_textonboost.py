@@ -83,21 +83,21 @@ def test_evaluate_and_predict(pixelwise, classical, discs, tmp_path) -> None:
     assert (probabilities.argmax(0) == labels).mean() > 0.99  # float16 makes ties
 
 
-@pytest.mark.parametrize("crf", [None, "grid8", "crfrnn"])
+@pytest.mark.parametrize("crf", [None, "texton", "crfrnn"])
 def test_crfs_side_by_side(pixelwise, classical, discs, crf) -> None:
     given = () if crf is None else ("--crf", crf)
     scores = json.loads(pixelwise("evaluate", classical, discs, "--json", *given).out)
     compared = scores["crf_comparison"]
     assert compared["num_images"] == 2
     rows = {row["crf"]: row for row in compared["rows"]}
-    assert list(rows)[:4] == ["none", "grid4", "grid8", "pydensecrf_default"]
-    assert list(rows)[4:] == (["crfrnn"] if crf == "crfrnn" else [])
+    assert list(rows)[:5] == ["none", "grid4", "grid8", "texton", "pydensecrf_default"]
+    assert list(rows)[5:] == (["crfrnn"] if crf == "crfrnn" else [])
     assert all(row["seconds"] > 0 for row in rows.values())
     chosen = rows[crf or "none"]
     assert all(chosen[key] == scores["metrics"][key] for key in ("miou", "pixel_accuracy", "mean_accuracy"))
     assert scores["protocol"].get("crf") == chosen.get("protocol", {}).get("crf")
     stored = json.loads((classical / "metrics.json").read_text())["crf_comparison"]
-    assert [row["miou"] for row in stored["rows"]] == [row["miou"] for row in rows.values()][:4]
+    assert [row["miou"] for row in stored["rows"]] == [row["miou"] for row in rows.values()][:5]
     text = pixelwise("evaluate", classical, discs).out
     assert "CRFs side by side, on 2 images:" in text
     assert "s an image" in text
@@ -131,6 +131,10 @@ def test_models_and_describe(pixelwise) -> None:
         (("evaluate", "RUN", "DATA", "--flip", "--fusion", "logit_mean"), "gives probabilities and no logits"),
         (("evaluate", "RUN", "DATA", "--crops", "10"), "has no effect on a segmentation model"),
         (("predict", "RUN", "IMAGE", "--whole-image"), "--whole-image has no effect on textonboost"),
+        (
+            ("evaluate", "NET", "DATA", "--crf", "texton"),
+            "accepted: runs of textonboost. Give another CRF, such as grid8",
+        ),
         (("look", "textonboost", "IMAGE"), "textonboost is a model for classical output; accepted: semantic models"),
         (("look", "RUN", "IMAGE"), "textonboost is a model for classical output; accepted: semantic models"),
         (("train", "DATA", "--model", "textonboost", "--weights", "RUN"), "key 'weights' has no effect here"),
@@ -138,8 +142,8 @@ def test_models_and_describe(pixelwise) -> None:
         (("train", "DATA", "--weights", "RUN", "--iterations", "1"), "do not fit this model"),
     ],
 )
-def test_what_makes_no_sense_is_refused(refused, classical, discs, tmp_path, words, message) -> None:
-    places = {"RUN": classical, "DATA": discs, "IMAGE": discs / "images/val/disc4.png"}
+def test_what_makes_no_sense_is_refused(refused, trained, classical, discs, tmp_path, words, message) -> None:
+    places = {"NET": trained, "RUN": classical, "DATA": discs, "IMAGE": discs / "images/val/disc4.png"}
     out = () if words[0] == "evaluate" else ("--out", tmp_path / "out.png")
     assert message in refused(*(places.get(word, word) for word in words), *out).err
 

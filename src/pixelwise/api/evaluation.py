@@ -130,7 +130,7 @@ def crf_tallies(segmenter: AnySegmenter, known: Known, crf: str | Path | None, v
     """
     if not isinstance(segmenter, ClassicalSegmenter):
         return []
-    refiners = compared_refiners()
+    refiners = compared_refiners(segmenter.location)
     if crf is not None:
         refiners.setdefault(str(crf), views.refiner)
     return [CRFTally(known, refiners, timed=True)]

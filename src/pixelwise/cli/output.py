@@ -23,7 +23,7 @@ crf_option = click.option(
     "--crf",
     metavar="NAME|FILE",
     help="Refine with the image's colours: pydensecrf_default, deeplab_vgg16, deeplab_resnet101, deconvnet, crfrnn, or "
-    "tuned, what tune-crf found; or with neighbours only: grid4, grid8.",
+    "tuned, what tune-crf found; or with neighbours only: grid4, grid8; or texton, TextonBoost's own.",
 )
 
 

@@ -18,13 +18,14 @@ from typing import Any
 from safetensors.torch import save
 
 from pixelwise.classical.boosting import Boosting
+from pixelwise.classical.location import LocationPotential
 from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.dataset import Item
 from pixelwise.data.scan import Dataset
 from pixelwise.engine import processes
 from pixelwise.engine.beginning import plan_budget, use_threads, write_first_files
 from pixelwise.engine.classical_config import ClassicalConfig
-from pixelwise.engine.classical_images import check_channels, images_of, labels_of
+from pixelwise.engine.classical_images import check_channels, ignored_of, images_of, labels_of
 from pixelwise.engine.classical_plan import (
     COMPARED_IMAGES,
     build_estimator,
@@ -54,7 +55,6 @@ from pixelwise.errors import RequestError
 from pixelwise.files import write_atomically
 
 LOG_POINTS = 200  # training events in the log of a whole run, about
-NOTHING_IGNORED = -1  # a label that no mask has
 ANY_SIZE = "any size"
 # What the estimator calls its stages before the rounds, for people.
 STAGES = {
@@ -73,6 +73,7 @@ class Work:
         config: resolved.
         run: its folder.
         dataset: scanned images and masks.
+        location: what is where in the training images.
         estimator: holds the stumps.
         boosting: adds them.
         validation: what the best model is chosen by.
@@ -81,14 +82,19 @@ class Work:
     config: ClassicalConfig
     run: RunFolder
     dataset: Dataset
+    location: LocationPotential
     estimator: TextonBoost
     boosting: Boosting
     validation: Sequence[Item]
 
     def segmenter(self) -> ClassicalSegmenter:
         """Return the estimator as it is now, ready for images."""
-        card = self.model_card(0, {})
-        return ClassicalSegmenter(estimator=self.estimator, card=card, num_threads=self.config.threads)
+        return ClassicalSegmenter(
+            estimator=self.estimator,
+            location=self.location,
+            card=self.model_card(0, {}),
+            num_threads=self.config.threads,
+        )
 
     def validate(self, items: Sequence[Item]) -> Evaluation:
         """Score the estimator as it is now."""
@@ -97,7 +103,7 @@ class Work:
     def compare(self, items: Sequence[Item], segmenter: ClassicalSegmenter | None = None) -> dict[str, Any]:
         """Score a segmenter, by default the estimator as it is now, with several CRFs; return these details."""
         segmenter = segmenter or self.segmenter()
-        tally = CRFTally(known_of(segmenter, self.dataset, items), compared_refiners())
+        tally = CRFTally(known_of(segmenter, self.dataset, items), compared_refiners(segmenter.location))
         evaluate_items(segmenter, self.dataset, items, split="val", more=[tally])
         return tally.details()
 
@@ -190,6 +196,11 @@ def prepare(
         config=plan.config,
         run=run,
         dataset=dataset,
+        location=LocationPotential.fit(
+            labels_of(dataset, dataset.folder.split("train"), 1.0),
+            num_classes=len(card.classes),
+            ignore_index=ignored_of(dataset),
+        ),
         estimator=estimator,
         boosting=boosting,
         validation=validation,
@@ -207,11 +218,11 @@ def prepare(
 
 def begin(config: ClassicalConfig, estimator: TextonBoost, dataset: Dataset, listener: Listener) -> Boosting:
     """Learn the textons, or keep an estimator's own, and replay its stumps."""
-    items, scale, ignored = dataset.folder.split("train"), config.data.scale or 1.0, dataset.card.ignore_index
+    items, scale = dataset.folder.split("train"), config.data.scale or 1.0
     return estimator.begin(
         images_of(dataset, items, scale),
         labels_of(dataset, items, scale),
-        ignore_index=NOTHING_IGNORED if ignored is None else ignored,
+        ignore_index=ignored_of(dataset),
         on_progress=lambda what, done, total: listener.stage(STAGES.get(what, what), done, total),
         num_threads=config.threads,
     )
@@ -249,7 +260,7 @@ def validate_and_save(work: Work, progress: Progress) -> dict[str, Any]:
     run = work.run
 
     def save(metrics: Metrics) -> None:
-        save_classical(run.best, work.estimator, work.model_card(progress.iteration, metrics))
+        save_classical(run.best, work.estimator, work.location, work.model_card(progress.iteration, metrics))
 
     event = keep_best(
         run,

@@ -16,6 +16,7 @@ from pixelwise.data.scan import Dataset
 from pixelwise.errors import RequestError
 
 GREY, COLOUR = 1, 3  # channels
+NOTHING_IGNORED = -1  # a label that no mask has
 BYTE = 255.0
 
 
@@ -69,6 +70,11 @@ class Lazy(Sequence[Value], Generic[Value]):
     def __len__(self) -> int:
         """Return the number of entries."""
         return len(self.items)
+
+
+def ignored_of(dataset: Dataset) -> int:
+    """Return the label that does not count; one that no mask has where all do."""
+    return NOTHING_IGNORED if dataset.card.ignore_index is None else dataset.card.ignore_index
 
 
 def images_of(dataset: Dataset, items: Sequence[Item], scale: float) -> Lazy[NDArray[np.uint8]]:

@@ -18,7 +18,7 @@ from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.dataset import Item
 from pixelwise.data.scan import Dataset
 from pixelwise.engine.classical_config import ClassicalConfig
-from pixelwise.engine.classical_images import images_of, labels_of
+from pixelwise.engine.classical_images import ignored_of, images_of, labels_of
 from pixelwise.engine.plan import (
     BUDGET_SHARE,
     MOST_VALIDATIONS,
@@ -167,14 +167,11 @@ def rounds_at_full_size(config: ClassicalConfig, dataset: Dataset, clock: Clock)
     items, validation = dataset.folder.split("train"), dataset.folder.split("val")
     some = items[:: max(1, len(items) // PROBED)][:PROBED]
     images, labels = images_of(dataset, some, 1.0), labels_of(dataset, some, 1.0)
-    ignored = dataset.card.ignore_index
     times = {"begin": 0.0, "round": 0.0, "image": 0.0}
     for _ in range(2):  # the first time compiles
         estimator = build_estimator(config, num_classes=len(dataset.card.classes))
         start = clock.now()
-        boosting = estimator.begin(
-            images, labels, ignore_index=-1 if ignored is None else ignored, num_threads=config.threads
-        )
+        boosting = estimator.begin(images, labels, ignore_index=ignored_of(dataset), num_threads=config.threads)
         times["begin"] = (clock.now() - start) / len(some)
         start = clock.now()
         for _ in range(PROBE_ROUNDS):

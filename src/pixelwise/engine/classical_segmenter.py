@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelwise.classical.location import LocationPotential
 from pixelwise.classical.textonboost import TextonBoost
 from pixelwise.data.images import AnyArray
 from pixelwise.data.normalise import resize_image
 from pixelwise.engine.classical_images import rgb8
 from pixelwise.engine.model_file import ModelCard, Option, model_file, options_text, read_model_file, save_tensors
 from pixelwise.engine.predict import AnySegmenter, Prediction, checked_image, labelled, opened_image
+from pixelwise.engine.texton_refiner import location_arrays, read_location
 from pixelwise.engine.views import Views
 from pixelwise.errors import RequestError
 
@@ -32,10 +34,12 @@ class ClassicalSegmenter(AnySegmenter):
 
     Attributes:
         estimator: with its stumps.
+        location: what is where in the training images, for TextonBoost's own CRF; None where that was not learnt.
         num_threads: None takes all cores; the result is the same.
     """
 
     estimator: TextonBoost
+    location: LocationPotential | None = None
     num_threads: int | None = None
 
     def view(self, image: AnyArray | Path | str, views: Views, boxes: Boxes | None = None) -> Prediction:
@@ -103,9 +107,9 @@ def as_tensors(state: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in state.items()}
 
 
-def save_classical(path: Path, estimator: TextonBoost, card: ModelCard) -> None:
-    """Write an estimator and its card into one safetensors file, whole or not at all."""
-    save_tensors(path, as_tensors(estimator.state_dict()), card)
+def save_classical(path: Path, estimator: TextonBoost, location: LocationPotential, card: ModelCard) -> None:
+    """Write an estimator, what is where, and the card into one safetensors file, whole or not at all."""
+    save_tensors(path, as_tensors({**estimator.state_dict(), **location_arrays(location)}), card)
 
 
 def rebuild(tensors: Mapping[str, Tensor], path: Path) -> TextonBoost:
@@ -129,7 +133,8 @@ def load_classical(run: Path, *, options: Mapping[str, Option] | None = None) ->
             f"{options_text(options)}: no option of {card.model} leaves what it has learnt as it is; accepted: none. "
             "Leave it out, or train with it."
         )
-    return ClassicalSegmenter(estimator=rebuild(tensors, path), card=card, source=Path(run))
+    location = read_location({key: value.numpy() for key, value in tensors.items()})
+    return ClassicalSegmenter(estimator=rebuild(tensors, path), location=location, card=card, source=Path(run))
 
 
 def count_numbers(estimator: TextonBoost) -> int:

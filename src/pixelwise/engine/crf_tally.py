@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.classical.location import LocationPotential
+from pixelwise.classical.texton_crf import TextonCRF
 from pixelwise.crf.refiner import Refiner, refiner_of
 from pixelwise.data.images import AnyArray
 from pixelwise.engine.refinement import refined
 from pixelwise.engine.scoring import Case, Known, Values
+from pixelwise.engine.texton_refiner import TextonRefiner
+from pixelwise.engine.views import TEXTON
 from pixelwise.metrics import confusion_matrix, semantic_scores
 
 KEY = "crf_comparison"  # in metrics.json and what `evaluate --json` prints
@@ -26,9 +30,16 @@ SHOWN = (GRIDS[-1], DENSE)  # in the report's pictures
 SCORES = ("miou", "pixel_accuracy", "mean_accuracy")
 
 
-def compared_refiners() -> dict[str, Refiner | None]:
-    """Return what is compared, by name: nothing, the CRFs of 4 and 8 neighbours, the fully connected one."""
-    return {NONE: None, **{name: refiner_of(name) for name in (*GRIDS, DENSE)}}
+def compared_refiners(location: LocationPotential | None) -> dict[str, Refiner | None]:
+    """Return what is compared, by name: nothing, the CRFs of 4 and 8 neighbours, TextonBoost's, the dense one.
+
+    Args:
+        location: of a run, for TextonBoost's; None leaves that out.
+    """
+    own: dict[str, Refiner | None] = {}
+    if location is not None:
+        own[TEXTON] = TextonRefiner(crf=TextonCRF(location=location))
+    return {NONE: None, **{name: refiner_of(name) for name in GRIDS}, **own, DENSE: refiner_of(DENSE)}
 
 
 class CRFTally:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Fusion = Literal["prob_mean", "flip_logit_sum", "logit_mean", "max"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 STRIDE = 2 / 3  # of a window: PSPNet
+TEXTON = "texton"  # the name of TextonBoost's own CRF, which takes what its run has learnt
 MOST = 8.0  # times its size an image is enlarged
 
 
@@ -143,6 +144,10 @@ def refiner_for(crf: str | Path | None, run: str | Path | None) -> Refiner | Non
     """
     if crf is None:
         return None
+    if str(crf) == TEXTON:
+        from pixelwise.engine.texton_refiner import texton_refiner
+
+        return texton_refiner(run)
     from pixelwise.crf.refiner import refiner_of
 
     return refiner_of(crf, run=run)

@@ -18,6 +18,7 @@ MEANINGS = {
     NONE: "none: the likeliest class of each pixel",
     "grid4": "grid4: 4 neighbours",
     "grid8": "grid8: 8 neighbours",
+    "texton": "texton: 4 neighbours, and what is where and of which colour",
     "pydensecrf_default": "pydensecrf_default: fully connected",
 }
 SCORES = ("miou", "pixel_accuracy", "mean_accuracy")
