@@ -185,6 +185,27 @@ def test_a_pixel_that_is_sure_keeps_its_label() -> None:
     assert found.sum() == found[2, 2] == 1
 
 
+@pytest.mark.parametrize("weight", [1e-40, 1e-9, 1e30])
+@pytest.mark.parametrize("reach", [1e-20, 1.0, 1e30])
+def test_any_scale_of_energies(weight: float, reach: float) -> None:
+    image = np.full((6, 7, 3), 7, np.uint8)
+    unary = np.random.default_rng(0).random((3, 6, 7)) * reach
+    unary[0] += reach / 10
+    found = GridCRF(contrast_weight=weight, constant_weight=0).least_energy(image, unary)
+    if weight > reach:
+        assert len(np.unique(found)) == 1
+        assert found[0, 0] == unary.sum(axis=(1, 2)).argmin()
+    elif weight < reach:
+        np.testing.assert_array_equal(found, unary.argmin(axis=0))
+
+
+def test_a_start_of_forbidden_labels_is_left() -> None:
+    unary = np.full((3, 5, 6), 1e12)
+    unary[2] = np.random.default_rng(0).random((5, 6))
+    start = np.random.default_rng(1).integers(0, 2, (5, 6))
+    assert (GridCRF().least_energy(np.zeros((5, 6, 3), np.uint8), unary, start=start) == 2).all()
+
+
 def test_inputs_are_left_and_their_layout_does_not_matter() -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 13, 3)).astype(np.uint8)
     unary = np.random.default_rng(1).random((3, 12, 13))
@@ -211,7 +232,7 @@ def test_probabilities_become_energies() -> None:
     ("given", "message"),
     [
         ({"connectivity": 6}, "connectivity is 6; accepted: 4, 8"),
-        ({"contrast_weight": -1}, "contrast_weight is -1; accepted: a number from 0"),
+        ({"contrast_weight": -1}, "contrast_weight is -1; accepted: a number from 0 to 1e\\+30"),
         ({"constant_weight": float("nan")}, "constant_weight is nan"),
         ({"diagonal_weight": "1"}, "diagonal_weight is '1'"),
     ],

@@ -75,13 +75,14 @@ def _halved(unary: Any, links: Any) -> Any:
 
 @compiled()
 def _fill(
-    alpha: Any, unary: Any, scale: Any, limit: Any, labels: Any, halves: Any, offsets: Any, excess: Any, residual: Any,
-    tree: Any,
+    alpha: Any, unary: Any, least: Any, scale: Any, limit: Any, labels: Any, halves: Any, offsets: Any, excess: Any,
+    residual: Any, tree: Any,
 ) -> None:  # fmt: skip
     """Fill the graph of a move: a pixel on the sink's side changes to label alpha.
 
-    Arguments: alpha; unary float32 (K, H, W); what it is multiplied by; the largest excess that matters; labels int32
-    (P,), -1 at the frame; half of each link, int32 (P, S), in the same units; the arrays of a `Cut`.
+    Arguments: alpha; unary float32 (K, H, W); its least over the labels, (H, W); what both are multiplied by; how much
+    more than the least matters; labels int32 (P,), -1 at the frame; half of each link, int32 (P, S), in the same units;
+    the arrays of a `Cut`.
 
     A link w of two pixels of one label is a link w of the graph. With two labels it costs w unless both change: half a
     link, and half of w less for each pixel that changes. Beside a pixel of label alpha, staying costs w.
@@ -93,8 +94,9 @@ def _fill(
         for x in range(width):
             p = (y + 1) * (width + 2) + x + 1
             tree[p] = OUT if labels[p] == alpha else FREE
-            change = np.int64(np.rint(scale * unary[alpha, y, x])) - np.int64(np.rint(scale * unary[labels[p], y, x]))
-            excess[p] = min(max(change, -limit), limit)
+            floor = np.float64(least[y, x])
+            changed = np.rint(min(scale * (unary[alpha, y, x] - floor), limit))
+            excess[p] = np.int64(changed - np.rint(min(scale * (unary[labels[p], y, x] - floor), limit)))
     for y in range(height):
         for x in range(width):
             p = (y + 1) * (width + 2) + x + 1
@@ -141,14 +143,17 @@ def expand(unary: Float, links: Float, start: Labels | None = None) -> Labels:
     labels = np.full(cut.shape, -1, dtype=np.int32)
     labels[1:-1, 1:-1] = start
     halves = np.zeros((*cut.shape, len(links)), dtype=np.int32)
-    halves[1:-1, 1:-1] = np.rint(links.transpose(1, 2, 0) * (scale / 2))
-    limit = 2 * int(halves.max()) * 2 * len(links) + 1  # a pixel that prefers a label by more than all its links has it
+    halves[1:-1, 1:-1] = np.rint(links.transpose(1, 2, 0).astype(np.float64) * (scale / 2))
+    limit = (
+        2.0 * halves.max() * 2 * len(links) + 1
+    )  # a label that costs more than this above the cheapest is no pixel's
+    least = unary.min(axis=0)
     flat, flat_halves = labels.reshape(-1), halves.reshape(-1, len(links))
     turns = np.argsort(unary.sum(axis=(1, 2), dtype=np.float64), kind="stable")
     quiet = 0
     while True:
         for alpha in turns:
-            _fill(alpha, unary, scale, limit, flat, flat_halves, cut.offsets, cut.excess, cut.residual, cut.tree)
+            _fill(alpha, unary, least, scale, limit, flat, flat_halves, cut.offsets, cut.excess, cut.residual, cut.tree)
             changed = cut.solve()[1]
             flat[changed] = alpha
             quiet = 1 if changed.any() else quiet + 1  # right after a move to alpha, another changes nothing
