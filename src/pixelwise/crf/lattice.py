@@ -81,9 +81,7 @@ class Lattice:
         parts = shares(count, num_threads)
         scale, steps, limit = loops.embedding(d)
         points = (features, scale, steps, limit)
-        embedded = each(
-            pool, lambda part: loops.embed((0,) * d, *points, *part, self.ids, self.weights, column, start), parts
-        )
+        embedded = each(pool, lambda part: loops.embed(*points, *part, self.ids, self.weights, column, start), parts)
         if not all(len(keys) for keys in embedded):
             raise RequestError(
                 f"features reach {np.abs(features).max():.4g} standard deviations; accepted for {d} features: about "

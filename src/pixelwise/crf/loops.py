@@ -26,8 +26,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 def compiled(**options: Any) -> Callable[[Loop], Loop]:
     """Return a decorator that compiles a loop at its first call, or reads it from numba's cache.
 
-    How many features, vertices and labels there are must be known when a loop is compiled, and the cache must find it
-    again: loops take them as tuples of zeros, whose length is part of their type.
+    Where a number must be known when a loop is compiled, and the cache must find it again, the loop takes a tuple of so
+    many zeros, whose length is part of its type.
     """
 
     def decorate(loop: Loop) -> Loop:
@@ -48,6 +48,15 @@ def layout(d: int) -> tuple[int, int]:
     """
     remainder = int(d).bit_length()
     return remainder, (63 - remainder) // d
+
+
+@compiled()
+def new_table(size: Any) -> Any:
+    """Return an empty table of packed vertices and its ids; loops of one line are far faster to compile than slices."""
+    table, ids = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int32)
+    for slot in range(size):
+        ids[slot] = -1
+    return table, ids
 
 
 @compiled()
@@ -96,7 +105,7 @@ def embedding(d: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
 
 @compiled()
 def closest(
-    dimensions: Any, features: Any, scale: Any, steps: Any, limit: Any, begin: Any, size: Any, distance: Any,
+    features: Any, scale: Any, steps: Any, limit: Any, begin: Any, size: Any, distance: Any,
     rounded: Any, rank: Any, keys: Any,
 ) -> Any:  # fmt: skip
     """Find the closest vertex of remainder 0 of some points, by loops over the points that become vector instructions.
@@ -105,7 +114,7 @@ def closest(
     vertex, its quotient there, and how many coordinates lie farther; packed vertices (block). Returns whether all
     quotients can be packed.
     """
-    d = len(dimensions)
+    d = features.shape[1]
     vertices = d + 1
     down = np.float32(1.0 / vertices)
     total = np.zeros(size, dtype=np.float32)
@@ -132,7 +141,8 @@ def closest(
                 nearer = np.int32(one[b] < other[b])
                 rank_one[b] += nearer
                 rank_other[b] += np.int32(1) - nearer
-    keys[:size] = 0
+    for b in range(size):
+        keys[b] = 0
     for j in range(vertices):
         row, whole, place = distance[j], rounded[j], rank[j]
         for b in range(size):
@@ -148,29 +158,27 @@ def closest(
 def grown(unique: Any, count: Any) -> Any:
     """Return a table for more of the vertices so far, its ids, and the vertices with room for more."""
     wider = np.empty(2 * unique.shape[0], dtype=np.int64)
-    wider[:count] = unique[:count]
-    table = np.empty(2 * wider.shape[0], dtype=np.int64)
-    table_ids = np.full(table.shape[0], -1, dtype=np.int32)
+    table, table_ids = new_table(2 * wider.shape[0])
     for j in range(count):
-        find_or_insert(wider[j], table, table_ids, wider, j)
+        find_or_insert(unique[j], table, table_ids, wider, j)
     return table, table_ids, wider
 
 
 @compiled()
 def embed(
-    dimensions: Any, features: Any, scale: Any, steps: Any, limit: Any, first: Any, last: Any, ids: Any, weights: Any,
+    features: Any, scale: Any, steps: Any, limit: Any, first: Any, last: Any, ids: Any, weights: Any,
     column: Any, start: Any,
 ) -> Any:  # fmt: skip
     """Find the simplex of each point from `first` to `last`, and the weights of its vertices.
 
-    Arguments: d zeros; features float32 (N, d), already divided by their standard deviations; what `embedding` returns;
+    Arguments: features float32 (N, d), already divided by their standard deviations; what `embedding` returns;
     ids int32 (N, V) and weights float32 (N, V), of which the columns from `column` on are filled; the first vertex's
     number. Returns the vertices met, packed, in the order of their first use; empty if a coordinate is too large to be
     packed.
 
     Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", 2010, section 3.
     """
-    d = len(dimensions)
+    d = features.shape[1]
     vertices = d + 1
     down = np.float32(1.0 / vertices)
     distance = np.empty((vertices, BLOCK), dtype=np.float32)
@@ -180,15 +188,15 @@ def embed(
     by_rank = np.empty(vertices, dtype=np.int64)
     nearness = np.empty(vertices, dtype=np.float32)
     found = np.zeros(vertices, dtype=np.int32)
-    last_keys = np.full(vertices, -1, dtype=np.int64)
-    last_key, last_order = -1, -1
-    table = np.empty(FIRST_SIZE, dtype=np.int64)
-    table_ids = np.full(FIRST_SIZE, -1, dtype=np.int32)
+    last_keys = np.empty(vertices, dtype=np.int64)
+    for r in range(vertices):
+        last_keys[r] = -1
+    last_key, last_order, count = -1, -1, 0
+    table, table_ids = new_table(FIRST_SIZE)
     unique = np.empty(FIRST_SIZE // 2, dtype=np.int64)
-    count = 0
     for begin in range(first, last, BLOCK):
         size = min(BLOCK, last - begin)
-        if not closest(dimensions, features, scale, steps, limit, begin, size, distance, rounded, rank, keys):
+        if not closest(features, scale, steps, limit, begin, size, distance, rounded, rank, keys):
             return unique[:0]
         if count + vertices * BLOCK > unique.shape[0]:
             table, table_ids, unique = grown(unique, count)
@@ -225,8 +233,7 @@ def merge(keys: Any, new_ids: Any) -> Any:
     size = 1 << 4
     while size < 2 * keys.shape[0] + 2:
         size *= 2
-    table = np.empty(size, dtype=np.int64)
-    table_ids = np.full(size, -1, dtype=np.int32)
+    table, table_ids = new_table(size)
     unique = np.empty(keys.shape[0] + 1, dtype=np.int64)
     count = 0
     for i in range(keys.shape[0]):
@@ -337,8 +344,8 @@ def clean(given: Any, out: Any, first: Any, last: Any, least: Any) -> Any:
     lowest = np.empty(width, dtype=np.float32)
     for begin in range(first, last, width):
         size = min(width, last - begin)
-        total[:] = 0
-        lowest[:] = np.inf
+        for j in range(size):
+            total[j], lowest[j] = 0, np.inf
         for k in range(given.shape[0]):
             row = given[k, begin : begin + size]
             for j in range(size):

@@ -7,8 +7,9 @@ is done in an iteration stands in `inference.py` and `step.py`; what is done onc
 For Potts with weight w the message to label l is w times the filtered belief of l, which after the softmax is the same
 as -w times that of all others. The message includes the point itself, as in the authors' code.
 
-The compiled loops are kept in numba's cache. They are compiled, for some seconds, the first time that so many features
-or vertices of a point are met; other sizes of images, numbers of labels and parameters run the same code.
+The compiled loops are kept in numba's cache. They are compiled, for some seconds, at the first call ever, and one of
+them once more when a point has another number of vertices (there are d + 1 for each kernel). Other sizes of images,
+numbers of labels and parameters run the same code. Each process takes about half a second to load it.
 
 Axes: N points, K labels, d features of a kernel, V vertices of a point over all kernels.
 """

@@ -64,7 +64,8 @@ def update(
             for row in range(0, (end - begin) * padded, LANES * padded):
                 transpose(q, row, padded, LANES, scores, row, LANES, LANES * LANES, chunks)
         else:
-            scores[:] = 0
+            for k in range(scores.shape[0]):
+                scores[k] = 0
         for i in range(begin, end, LANES):
             row = (i - begin) * padded
             size = min(LANES, end - i)
