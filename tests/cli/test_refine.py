@@ -11,6 +11,7 @@ from PIL import Image
 
 import pixelwise as pw
 from pixelwise.data.pictures import to_display
+from pixelwise.errors import RequestError
 
 SIZE = (20, 30)
 
@@ -150,3 +151,10 @@ def test_inputs_that_are_refused(refused, case, tmp_path) -> None:
     (tmp_path / "file").touch()
     blocked = ("--out", tmp_path / "file/m.png")
     assert "cannot be written" in refused("refine", image, maps, *blocked, code=1).err
+
+
+def test_an_unknown_parameter_in_python(case, tmp_path) -> None:
+    message = r"unknown parameter 'bilateral_colour_sigma' of the dense CRF; closest: bilateral_color_sigma"
+    with pytest.raises(RequestError, match=message):
+        pw.refine(*case, out=tmp_path / "m.png", parameters={"bilateral_colour_sigma": 3})
+    assert not (tmp_path / "m.png").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from pixelwise.data.pictures import default_palette, to_display
 from pixelwise.engine.model_file import card_of, model_file
 from pixelwise.engine.predict import label_png
 from pixelwise.engine.probability_maps import enlarged_text, read_probabilities
-from pixelwise.errors import RequestError
+from pixelwise.errors import RequestError, closest
 from pixelwise.files import check_writable, npy, write_atomically
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -118,6 +118,13 @@ def _with_parameters(refiner: Refiner, given: Mapping[str, float | int | str]) -
             f"{', '.join(given)}: no effect on {refiner.protocol()['crf']}; accepted: with the presets of the dense "
             "CRF. Leave them out."
         )
+    known = [field.name for field in fields(CRFParameters)]
+    for name in given:
+        if name not in known:
+            raise RequestError(
+                f"unknown parameter {name!r} of the dense CRF; closest: {closest(name, known)}. Accepted: "
+                f"{', '.join(known)}. Correct the name."
+            )
     changed: CRFParameters = replace(refiner.parameters, **given)  # type: ignore[arg-type]
     return DenseRefiner(parameters=changed, name=f"{refiner.name} with {', '.join(given)} given")
 
