@@ -296,3 +296,25 @@ def test_threads_may_share_a_field() -> None:
         found = list(pool.map(lambda each: field.infer(each, (3.0, 10.0), iterations=5), given))
     for each, beliefs in zip(given, found, strict=True):
         np.testing.assert_array_equal(beliefs, field.infer(each, (3.0, 10.0), iterations=5))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    labels=st.integers(1, 11),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    norm=st.sampled_from(("symmetric", "after", "before")),
+    iterations=st.integers(0, 2),
+)
+def test_images_of_any_shape_are_near_the_exact_sums(
+    seed: int, labels: int, size: tuple[int, int], norm: Normalization, iterations: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    probabilities = rng.random((labels, size[0] * size[1])).astype(np.float32) + 0.2
+    kernels = [
+        Kernel(features=position_features(*size, 3), compatibility=0.7, normalization=norm),
+        Kernel(features=color_features(image, 30, 40), compatibility=0.7, normalization=norm),
+    ]
+    fast, slow = (infer(probabilities, kernels, iterations=iterations) for infer in (mean_field, exact_mean_field))
+    assert np.abs(fast - slow).max() < 0.05

@@ -79,6 +79,22 @@ def mean_field(
 
     Returns:
         float32 (K, N), summing to 1 over the labels.
+
+    Raises:
+        RequestError: if shapes do not fit, values are not finite, or `MeanField` refuses the kernels.
+
+    Any features make a kernel, and there may be any number of them. Here points on a line agree with their neighbours,
+    and with points of the same height:
+
+    >>> place = np.arange(6, dtype=np.float32)[:, None]
+    >>> height = np.array([[0], [0], [9], [9], [0], [0]], dtype=np.float32)
+    >>> kernels = [
+    ...     Kernel(features=place / np.float32(1.5), compatibility=0.5),
+    ...     Kernel(features=np.hstack([place / 50, height / 2]).astype(np.float32), compatibility=3.0),
+    ... ]
+    >>> p = np.array([0.8, 0.4, 0.3, 0.4, 0.8, 0.6], dtype=np.float32)
+    >>> mean_field(np.stack([p, 1 - p]), kernels, iterations=10).argmax(axis=0).tolist()
+    [0, 0, 1, 1, 0, 0]
     """
     field = MeanField(
         [kernel.features for kernel in kernels],
