@@ -130,6 +130,7 @@ def test_run_folder_and_model_file_say_all_that_decided_the_run(cells: Path, who
     assert all(0 < event["weighted_error"] < 1 and 0 <= event["sample_accuracy"] <= 1 for event in rounds)
 
 
+@pytest.mark.slow
 def test_threads_and_seed(cells: Path, whole: Path, tmp_path: Path) -> None:
     two = train(config(cells, "threads=2"), tmp_path / "two").run
     other = train(config(cells, "seed=1"), tmp_path / "other").run
@@ -169,6 +170,7 @@ def test_later_validations_take_longer() -> None:
     assert rounds - 4 + costs.validations(validations, 10, rounds) <= 100 + 1
 
 
+@pytest.mark.slow
 def test_half_the_size_where_a_budget_allows_few_rounds(cells: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(classical_plan, "SMALLEST_HALVED", 64)
     monkeypatch.setattr(classical_plan, "PROBE_ROUNDS", 1)

@@ -60,6 +60,9 @@ def command(
     laid out: DATA/train/CLASS/NAME.jpg with DATA/val/CLASS/NAME.jpg, or DATA/CLASS/NAME.jpg. Its run may be the
     --weights of a segmentation network that has it as its trunk.
 
+    The pipeline from before deep learning (--model textonboost) is trained on the same folders; its iterations are
+    rounds of boosting, and its own settings are options.num_textons and others that `describe` lists.
+
     In several processes: torchrun --nproc_per_node N -m pixelwise train DATA ...; each takes its share of every batch,
     so that the result is that of one process.
 

@@ -229,7 +229,7 @@ def load_checkpoint(
 
 def environment(device: str) -> dict[str, str]:
     """Describe the machine and the software, for environment.json."""
-    packages = ("pixelwise", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
+    packages = ("pixelwise", "numpy", "opencv-python-headless", "scikit-image", "scikit-learn", "safetensors")
     facts = {name: version(name) for name in packages}
     facts |= {
         "torch": torch.__version__,
