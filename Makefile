@@ -28,6 +28,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/em_metrics.py
 	$(BIN)/python benchmarks/dense_inference.py
 	$(BIN)/python benchmarks/fully_connected.py
+	$(BIN)/python benchmarks/grid_crf.py
 	$(BIN)/python benchmarks/resnet_inference.py
 	$(BIN)/python benchmarks/startup.py
 

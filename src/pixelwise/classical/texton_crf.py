@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from pixelwise.classical.color_model import ColorModel
 from pixelwise.classical.location import LocationPotential
-from pixelwise.crf.dense import check_probabilities
 from pixelwise.crf.expansion import Labels
 from pixelwise.crf.grid import GridCRF
+from pixelwise.crf.inputs import check_probabilities
 from pixelwise.errors import RequestError
 
 EDGE = GridCRF(contrast_weight=9.0, constant_weight=0.3)

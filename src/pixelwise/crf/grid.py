@@ -26,8 +26,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.crf.dense import check_probabilities
 from pixelwise.crf.expansion import Labels, energy_of, expand
+from pixelwise.crf.inputs import check_image, check_probabilities
 from pixelwise.crf.lattice import Float
 from pixelwise.crf.min_cut import STEPS
 from pixelwise.errors import RequestError
@@ -139,11 +139,7 @@ def _pairs(height: int, width: int, down: int, right: int) -> tuple[tuple[slice,
 
 def _check(image: NDArray[Any], unary: NDArray[Any]) -> Float:
     """Return unary energies as float32; refuse what does not fit the image."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise RequestError(
-            f"image has shape {image.shape} and type {image.dtype}; accepted: uint8 (H, W, 3). Bring it to bytes of "
-            "0..255 in red, green, blue; repeat a grey image three times."
-        )
+    check_image(image)
     height, width = image.shape[:2]
     if unary.ndim != 3 or unary.shape[1:] != (height, width) or not len(unary):
         raise RequestError(

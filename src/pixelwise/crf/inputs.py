@@ -1,4 +1,4 @@
-"""What the dense CRF accepts: an image of bytes, and probabilities of its labels."""
+"""What CRFs accept: an image of bytes, and probabilities of its labels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ LEAST = 1e-5  # probabilities below are raised to it, as in the usual wrappers, 
 TOLERANCE = 1e-2  # by which probabilities may miss a sum of 1
 
 
+def check_image(image: NDArray[Any]) -> None:
+    """Refuse what is no image, uint8 (H, W, 3)."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise RequestError(
+            f"image has shape {image.shape} and type {image.dtype}; accepted: uint8 (H, W, 3). Bring it to bytes of "
+            "0..255 in red, green, blue; repeat a grey image three times."
+        )
+
+
 def check_probabilities(
     image: NDArray[Any], probabilities: NDArray[Any], *, num_threads: int | None = None, out: Float | None = None
 ) -> Float:
@@ -28,11 +37,7 @@ def check_probabilities(
         num_threads: None takes all cores that the process may use.
         out: float32 (K, H, W), contiguous, for the result; it may be the probabilities themselves.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise RequestError(
-            f"image has shape {image.shape} and type {image.dtype}; accepted: uint8 (H, W, 3). Bring it to bytes of "
-            "0..255 in red, green, blue; repeat a grey image three times."
-        )
+    check_image(image)
     height, width = image.shape[:2]
     if probabilities.ndim != 3 or probabilities.shape[1:] != (height, width):
         last = probabilities.ndim == 3 and probabilities.shape[:2] == (height, width)
