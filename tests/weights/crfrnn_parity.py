@@ -31,6 +31,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "crfrnn"
 NAME = "crfrnn_fcn8s_vgg16"
 TOLERANCE = 5e-5  # of the largest value; ten iterations amplify the rounding of a filter, 3e-6
 # The port fills points up to a multiple of four with zeros, which lie at the mean colour: a size without a rest.
+GRADIENTS = 1e-3  # likewise: another processor's convolutions, 1e-6 off, move them by 4e-4
 CLASSES, SIZE, DIVIDE = 5, (60, 84), 16
 LEARNT = ("spatial", "bilateral", "compatibility")
 
@@ -114,19 +115,30 @@ def fill_original(front: nn.Module, layers: tuple[nn.Module, ...], ours: dict[st
         layer.load_state_dict({key.removeprefix("crfrnn."): state[key] for key in state if key.startswith("crfrnn.")})
 
 
-def run_original(folder: Path, ours: dict[str, Tensor], *, divide: int) -> tuple[Tensor, list[Tensor]]:
+def run_original(folder: Path, ours: dict[str, Tensor], *, divide: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the port's scores before the CRF, its logits, and the gradients of what the CRF learns."""
     front, testing, training = load_original(folder, divide=divide)
     fill_original(front, (testing, training), ours)
     images = picture().flip(1)
     with torch.no_grad():
-        coarse = front.eval()(images)
-        logits: Tensor = testing(images, coarse)
-    (training(images, coarse) * probe()).sum().backward()
+        scores = front.eval()(images)
+        logits: Tensor = testing(images, scores)
+    (training(images, scores) * probe()).sum().backward()
     parameters = dict(training.named_parameters())
     names = ("spatial_ker_weights", "bilateral_ker_weights", "compatibility_matrix")
     gradients = [gradient for name in names if (gradient := parameters[name].grad) is not None]
     gradients[2] = -gradients[2]
-    return logits, gradients
+    return scores, logits, gradients
+
+
+def run_part_by_part(model: nn.Module, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return our scores before the CRF, and what our CRF makes of the port's."""
+    seen: list[Tensor] = []
+    handle = model.crf.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))  # type: ignore[union-attr]
+    with torch.no_grad():
+        model.eval()(picture())
+        handle.remove()
+        return seen[0], model.crf(scores, picture().flip(1))  # type: ignore[operator]
 
 
 def sample(logits: Tensor) -> NDArray[np.float32]:
@@ -141,17 +153,28 @@ def difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float
 
 
 def compare(folder: Path, *, divide: int) -> tuple[Tensor, list[Tensor], dict[str, str]]:
-    """Return what the original gives, and the differences of ours."""
+    """Return what the original gives, and the differences of ours: part by part, and of the whole at the golden width.
+
+    At full width scores differ by 2e-6, and a pixel in 2000 stands between two classes, where ten iterations make
+    a thousandth of that: there the whole is only told.
+    """
     model = build_ours(divide=divide)
     logits, gradients = run_ours(model)
-    wanted, slopes = run_original(folder, model.state_dict(), divide=divide)
-    off = {"logits": difference(logits.numpy(), wanted.numpy())}
-    for name, found, slope in zip(LEARNT, gradients, slopes, strict=True):
-        off[f"gradient of {name}"] = difference(found.numpy(), slope.numpy())
-    print(f"1/{divide} of the width: logits up to {wanted.abs().max():g}; {off}")
-    if max(off.values()) > TOLERANCE:
+    scores, wanted, slopes = run_original(folder, model.state_dict(), divide=divide)
+    own, refined = run_part_by_part(model, scores)
+    whole = difference(logits.numpy(), wanted.numpy())
+    off = {"scores": difference(own.numpy(), scores.numpy()), "CRF": difference(refined.numpy(), wanted.numpy())}
+    if divide == DIVIDE:
+        off["logits"] = whole
+    slope_off = {
+        f"gradient of {name}": difference(found.numpy(), slope.numpy())
+        for name, found, slope in zip(LEARNT, gradients, slopes, strict=True)
+    }
+    measured = {key: f"{value:.1e}" for key, value in {**off, **slope_off}.items()}
+    print(f"1/{divide} of the width: logits up to {wanted.abs().max():g}, differ by {whole:.1e}; {measured}")
+    if max(off.values()) > TOLERANCE or max(slope_off.values()) > GRADIENTS:
         sys.exit(f"{NAME} is not the original: > {TOLERANCE:g}")
-    return wanted, slopes, {key: f"{value:.1e}" for key, value in off.items()}
+    return wanted, slopes, measured
 
 
 def main() -> None:
@@ -172,6 +195,7 @@ def main() -> None:
         "engine": f"PyTorch {torch.__version__}, the port's C++ lattice",
         "widths": f"a sixteenth of the original's (base_channels {64 // DIVIDE}), {CLASSES} classes",
         "tolerance": TOLERANCE,
+        "tolerance of gradients": GRADIENTS,
         "why": "float32; the same operations in another order, whose rounding ten iterations amplify",
         "measured": measured,
     }
