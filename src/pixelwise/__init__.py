@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pixelwise.api import check, evaluate, load, load_classifier, look, predict, refine, score, train, tune_crf
     from pixelwise.crf.dense import dense_crf
+    from pixelwise.crf.layer import CRFRNN
     from pixelwise.engine.describe import describe
     from pixelwise.models import create_model, list_models
     from pixelwise.structures import SegmentationOutput, SizeRule
 
 _HOMES = {
+    "CRFRNN": "pixelwise.crf.layer",
     "check": "pixelwise.api",
     "create_model": "pixelwise.models",
     "dense_crf": "pixelwise.crf.dense",
@@ -35,6 +37,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CRFRNN",
     "SegmentationOutput",
     "SizeRule",
     "check",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+import pixelwise as pw
 from pixelwise.crf import layer as module
 from pixelwise.crf.dense import color_features, position_features
 from pixelwise.crf.exact import exact_mean_field
@@ -49,6 +50,10 @@ def kernels(image: Tensor) -> list[Kernel]:
         Kernel(features=position_features(*array.shape[:2], 3), compatibility=3.0, normalization="after"),
         Kernel(features=color_features(array, 160, 3), compatibility=5.0, normalization="after"),
     ]
+
+
+def test_it_is_public() -> None:
+    assert pw.CRFRNN is CRFRNN
 
 
 @pytest.mark.parametrize("training", [True, False])
