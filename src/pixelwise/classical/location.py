@@ -72,7 +72,7 @@ class LocationPotential:
         Raises:
             RequestError: if a label is out of range, or an option is impossible.
 
-        >>> LocationPotential.fit([np.array([[0, 1]])], num_classes=2, side=2).counts[1].tolist()
+        >>> LocationPotential.fit([np.array([[0, 1], [0, 0]])], num_classes=2, side=2).counts[1].tolist()
         [[0, 1], [0, 0]]
         """
         if side < 1 or num_classes < 1:
