@@ -91,12 +91,17 @@ class Lattice:
         new_ids = np.empty(len(keys), dtype=np.int32)
         unique, table, table_ids = loops.merge(keys, new_ids)
         starts = np.cumsum([0, *(len(part) for part in embedded)])
+        # The first part's numbers stay. Threads share each of the others, or all but one would wait with two parts.
+        pieces = [
+            (first + begin, first + end, new_ids[starts[part] : starts[part + 1]])
+            for part, (first, last) in enumerate(parts)
+            for begin, end in shares(last - first, num_threads)
+            if part
+        ]
         each(
             pool,
-            lambda part: loops.renumber(
-                self.ids, *parts[part], column, self.end, start, new_ids[starts[part] : starts[part + 1]]
-            ),
-            range(1, len(parts)),  # the first part's numbers stay
+            lambda piece: loops.renumber(self.ids, piece[0], piece[1], column, self.end, start, piece[2]),
+            pieces,
         )
         self.num_vertices = len(unique)
         self.neighbours = _neighbours(unique, table, table_ids, d, pool)
