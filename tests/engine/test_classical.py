@@ -152,7 +152,7 @@ def test_a_time_budget_becomes_rounds_whose_first_ones_were_timed(cells: Path, t
 
 @pytest.mark.parametrize(
     ("seconds", "image", "rounds", "every"),
-    [(100.0, 0.1, 92, 11), (100.0, 20.0, 5, 3), (1.0, 0.001, 5, 1)],
+    [(100.0, 0.1, 91, 11), (100.0, 20.0, 5, 3), (1.0, 0.001, 5, 1)],
 )
 def test_rounds_leave_time_for_validations(cells: Path, seconds: float, image: float, rounds: int, every: int) -> None:
     plan = Plan(config(cells, minutes=1))

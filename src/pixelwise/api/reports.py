@@ -113,9 +113,9 @@ def _crf_examples(
     segmenter: AnySegmenter, dataset: Dataset, shown: Mapping[Item, Group | None]
 ) -> Iterator[CRFExample]:
     """Let CRFs label the best image and the worst one, one at a time."""
-    groups = {group: item for item, group in reversed(list(shown.items())) if group is not None}
+    firsts = {group: item for item, group in reversed(list(shown.items()))}
     refiners = {NONE: None, **{name: refiner_of(name) for name in SHOWN}}
-    for item in groups.values():
+    for item in (firsts[group] for group in ("best", "worst") if group in firsts):
         image, truth = dataset.image(item), dataset.labels(item)
         prediction = segmenter.predict(image)
         case = Case(labels=prediction.labels, truth=truth, image=image, unary=prediction.unary)

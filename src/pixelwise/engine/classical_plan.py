@@ -40,6 +40,8 @@ CALIBRATION_SHARE = 0.02  # of a time budget
 FEWEST_CALIBRATION_ROUNDS = 4
 RANDOM_STUMPS = 200  # by which the cost of a stump in prediction is told
 COMPARED_IMAGES = 8  # of the validation set, on which a training compares CRFs
+REPORT_IMAGES = 14  # that a report predicts, about: best and worst ones, and those of confusions
+REPORT_COMPARED = 2  # of them, which it shows with several CRFs
 FEWEST_ROUNDS = 300  # fewer, and half the resolution teaches more
 
 
@@ -88,6 +90,11 @@ class Costs:
     def validations(self, count: int, num_val: int, rounds: int) -> float:
         """Return the seconds of so many validations, evenly spread over so many rounds."""
         return num_val * count * (self.image + self.stump * rounds * (count + 1) / (2 * count))
+
+    def report(self, num_val: int) -> float:
+        """Return the seconds of what follows the last round: CRFs are compared, and the report is written."""
+        compared = min(num_val, COMPARED_IMAGES) + min(num_val, REPORT_COMPARED)
+        return self.compared * compared + self.image * min(num_val, REPORT_IMAGES)
 
 
 def measure(
@@ -200,8 +207,7 @@ def plan_rounds(
     config = plan.config
     validations = MOST_VALIDATIONS
     if costs is not None:
-        left = left * BUDGET_SHARE - costs.compared * min(num_val, COMPARED_IMAGES)
-        rounds, validations = rounds_within(left, done, num_val, costs)
+        rounds, validations = rounds_within(left * BUDGET_SHARE - costs.report(num_val), done, num_val, costs)
         limit = config.budget.cpu_minutes or config.budget.minutes
         kind = "CPU minutes" if config.budget.cpu_minutes else "minutes"
         plan.decide(f"{limit:g} {kind} at {costs.round:.3g} s a round of boosting", iterations=rounds)
