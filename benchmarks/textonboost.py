@@ -5,6 +5,24 @@
 Trains on the split `train` of a data set folder and scores on `val`, both brought to the size (images by averaging,
 labels by the nearest pixel; scores are at that size). Prints one JSON line for the preparation and for each number of
 rounds; seconds of the process, all threads together, and by the clock. `--every` takes every so many images alone.
+
+CamVid (367 images of train, 101 of val, 609,016 pixels trained on), defaults, on two cores with much other work:
+
+    rounds   pixel accuracy   mean accuracy   mean IoU   processor seconds of the training so far
+       200           0.7101          0.4521     0.3332   112
+       500           0.7914          0.5192     0.4091   251
+      1000           0.8265          0.5387     0.4381   490
+
+What matters, each after 150 rounds on a third of the images (pixel accuracy, mean IoU; another seed moves the first by
+several hundredths):
+
+    defaults           0.737, 0.331   with another seed 0.651, 0.285
+    kappa 0.5          0.765, 0.361   with other seeds 0.763, 0.360 and 0.747, 0.357: better at this size
+    kappa 0.7          0.700, 0.344
+    num_textons 200    0.703, 0.333
+    box 100, 150, 300  0.735, 0.345 and 0.740, 0.339 and 0.723, 0.344
+    class_balance 0    0.718, 0.282   mean accuracy 0.365, against 0.440
+    class_balance 1    0.652, 0.327   mean accuracy 0.498
 """
 
 from __future__ import annotations
