@@ -207,12 +207,12 @@ def written(path: Path, std: tuple[float, ...], *, per_image: bool = False) -> P
         classes=(),
         palette=(),
         ignore_index=None,
-        normalisation=normalisation,
+        normalisation=Normalisation(intensity_range=(0.0, 255.0), mean=(0.0,) * 3, std=(1 / 255,) * 3),
         licence=None,
         origin="a test",
         options=options,
     )
-    save_model(path, model, card)
+    save_model(path, model, card.model_copy(update={"normalisation": normalisation}))
     return path
 
 
