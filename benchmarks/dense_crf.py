@@ -7,7 +7,8 @@
 Each measurement is a process of its own, in turn; setup and 10 iterations are timed, the best of several calls after
 one that is not counted. Images are scikit-image's astronaut at that size, probabilities smooth noise. Parameters are
 pydensecrf's usual ones (`pydensecrf_default`), normalisation symmetric. A ratio above 1 says how much faster ours is.
-Memory is the peak of the whole process, with its libraries and the case, and what of it came after they were loaded.
+Memory is the peak of the whole process up to the end of the first call, with its libraries and the case, and what of
+it came after they were loaded.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ TIMING = """
 started = time.perf_counter()
 result = run()
 first = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 best = []
 for _ in range(int(sys.argv[3])):
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     best.append((time.perf_counter() - wall, time.process_time() - cpu))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 np.save(sys.argv[2], result)
 found = {"first": first, "wall": min(w for w, _ in best), "cpu": min(c for _, c in best), "mb": (peak - before) / 1024,
          "peak": peak / 1024}
