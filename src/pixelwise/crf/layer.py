@@ -3,9 +3,10 @@ Fields as Recurrent Neural Networks", ICCV 2015, https://arxiv.org/abs/1502.0324
 
 Map from the paper to this file:
 
-- section 4.1, Fig. 1, one iteration of mean field as a stack of layers  -> `iterate`
-- section 4.1, weights of the filters and compatibility, learnt in full  -> `Weights`
-- section 4.2, Fig. 2, the iterations as a recurrent network             -> `refine`, `CRFRNN`
+- a mean-field iteration as a stack of layers: message passing, weighting of the filters' outputs, compatibility
+  transform, adding the unary potentials, normalising                    -> `iterate`; the softmax is the next one's
+- what is learnt: the filters' weights and the compatibility, in full    -> `Weights`
+- the CRF as a recurrent network                                         -> `refine`, `CRFRNN`
 
 As in the release (torrvision/caffe d779ee3, layer MULTI_STAGE_MEANFIELD), filters are divided by their own sums, a
 pixel's message includes its own belief, the result is un-normalised logits, and neither the image nor the standard

@@ -3,8 +3,8 @@
 
 Map from the paper to this file:
 
-- section 5, Fig. 2, the network: FCN-8s, then the CRF as a recurrent network  -> `CRFRNNNet`
-- section 4, the layer itself                                                  -> `crf.layer.CRFRNN`
+- the end-to-end trainable network: FCN-8s, then the CRF as a recurrent network  -> `CRFRNNNet`
+- that recurrent network, as a layer of any model                                -> `crf.layer.CRFRNN`
 
 Axes: N batch, C image channels, K classes, H and W input size.
 
