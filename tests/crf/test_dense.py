@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import pixelwise as pw
 from pixelwise.crf.dense import PRESETS, CRFParameters, crf_preset, dense_crf, refine
@@ -107,11 +108,21 @@ def test_sums_a_little_off_are_normalised_and_zeros_raised() -> None:
         (picture().astype(np.float32), maps(), r"image has shape \(9, 14, 3\) and type float32; accepted: uint8"),
         (picture()[:, :, 0], maps(), r"image has shape \(9, 14\) and type uint8.*repeat a grey image"),
         (picture()[:0], maps()[:, :0], r"image has shape \(0, 14, 3\)"),
+        (picture(), maps()[:0], r"probabilities have no label; accepted: one or more"),
+        (None, maps(), r"image is NoneType; accepted: NumPy arrays"),
+        (picture(), [[1.0, 2.0], [3.0]], r"probabilities cannot be read as an array"),
+        (picture(), torch.from_numpy(maps()).requires_grad_(), r"cannot be read as an array .*\.detach\(\)\.cpu\(\)"),
     ],
 )
 def test_inputs_of_another_kind(image: Any, probabilities: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         dense_crf(image, probabilities)
+
+
+def test_what_predict_returns_can_be_refined() -> None:
+    """A prediction's probabilities are a tensor."""
+    refined = dense_crf(picture(), torch.from_numpy(maps()))
+    assert np.array_equal(refined, dense_crf(picture(), maps()))
 
 
 @pytest.mark.parametrize(

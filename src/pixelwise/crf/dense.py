@@ -18,9 +18,10 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from pixelwise.crf.inputs import LEAST, TOLERANCE, check_probabilities
+from pixelwise.crf.inputs import LEAST, TOLERANCE, as_array, check_probabilities
 from pixelwise.crf.lattice import Float, each
 from pixelwise.crf.mean_field import Kernel, MeanField, Normalization, check_out, usable_cores
 from pixelwise.errors import RequestError, closest
@@ -125,8 +126,8 @@ def crf_preset(name: str) -> CRFParameters:
 
 
 def dense_crf(
-    image: NDArray[Any],
-    probabilities: NDArray[Any],
+    image: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
     *,
     preset: str | None = None,
     spatial_sigma: float | None = None,
@@ -142,7 +143,7 @@ def dense_crf(
 
     Args:
         image: uint8 (H, W, 3), or (B, H, W, 3): images of a batch are refined alone, as many at a time as there are
-            cores.
+            cores. Tensors in the CPU's memory will do, here and below.
         probabilities: float (K, H, W), or (B, K, H, W), summing to 1 over the labels within 1e-2, and then normalised;
             values below 1e-5 are raised to it.
         preset: name of `PRESETS`; None is "pydensecrf_default". What is given beside it beats it; `CRFParameters`
@@ -171,7 +172,7 @@ def dense_crf(
     }
     chosen = crf_preset("pydensecrf_default" if preset is None else preset)
     parameters = replace(chosen, **{key: value for key, value in given.items() if value is not None})
-    return refine(image, probabilities, parameters, tolerance=tolerance)
+    return refine(as_array(image, "image"), as_array(probabilities, "probabilities"), parameters, tolerance=tolerance)
 
 
 def refine(

@@ -17,6 +17,21 @@ LEAST = 1e-5  # probabilities below are raised to it, as in the usual wrappers, 
 TOLERANCE = 1e-2  # by which probabilities may miss a sum of 1
 
 
+def as_array(given: Any, name: str) -> NDArray[Any]:
+    """Return an array, or what can be read as one in the CPU's memory, such as a tensor; refuse all else."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or with gradients; rows of two lengths
+        raise RequestError(
+            f"{name} cannot be read as an array ({error}); accepted: NumPy arrays, and tensors in the CPU's memory "
+            "without gradients. Give a tensor's .detach().cpu(), or keep it where it is and take "
+            "pixelwise.crf.torch_dense.dense_crf_torch."
+        ) from error
+    if array.dtype == object:
+        raise RequestError(f"{name} is {type(given).__name__}; accepted: NumPy arrays. Give the array itself.")
+    return array
+
+
 def check_image(image: NDArray[Any]) -> None:
     """Refuse what is no image, uint8 (H, W, 3)."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -46,6 +61,8 @@ def check_probabilities(
             f"probabilities have shape {probabilities.shape}, the image is {height} x {width}; accepted: (K, {height}, "
             f"{width}). {advice}"
         )
+    if not len(probabilities):
+        raise RequestError("probabilities have no label; accepted: one or more. Give a plane for each label.")
     if not np.issubdtype(probabilities.dtype, np.floating):
         raise RequestError(
             f"probabilities have type {probabilities.dtype}; accepted: floating point. Divide bytes by 255."
