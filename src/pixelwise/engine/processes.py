@@ -10,9 +10,11 @@ Without `torchrun` every function here does what one process needs: nothing.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ LONGEST_WAIT = timedelta(days=1)  # for the first process, which may write a rep
 
 Result = TypeVar("Result")
 
+_SHARED: list[DistributedDataParallel] = []  # networks whose gradients the processes of the group share
 _GROUPS = itertools.count()  # that this process has joined; all processes join the same ones
 
 # The option that hands buffers round got another name in PyTorch 2.15.
@@ -55,6 +58,9 @@ def joined() -> Iterator[None]:
     store = distributed.PrefixStore(f"pixelwise {next(_GROUPS)}", store)  # type: ignore[attr-defined]
     distributed.init_process_group(backend, store=store, rank=own, world_size=number, timeout=LONGEST_WAIT)
     yield
+    # Networks that share gradients hold the group: without them its threads end here, and not beside Python's own end.
+    _SHARED.clear()
+    gc.collect()
     distributed.destroy_process_group()  # after an error the others may not answer any more: the process just ends
 
 
@@ -206,6 +212,24 @@ class _Call(nn.Module):
         return self.run(self.model, images)
 
 
+class _Shared:
+    """A network whose gradients all processes share, for as long as they are joined."""
+
+    def __init__(self, network: DistributedDataParallel) -> None:
+        self._network = weakref.ref(network)
+
+    @property
+    def network(self) -> DistributedDataParallel:
+        """The network itself."""
+        network = self._network()
+        assert network is not None, "the processes are not joined any more"
+        return network
+
+    def __call__(self, images: Tensor) -> Any:
+        """Run it."""
+        return self.network(images)
+
+
 def parallel(model: nn.Module, run: Callable[[nn.Module, Tensor], Result]) -> Callable[[Tensor], Result]:
     """Return `run` of a model and images (N, C, H, W), whose backward pass averages the gradients of all processes.
 
@@ -213,9 +237,11 @@ def parallel(model: nn.Module, run: Callable[[nn.Module, Tensor], Result]) -> Ca
     """
     on_gpu = next(model.parameters()).is_cuda
     options: dict[str, Any] = {_BUFFERS: False, "device_ids": [torch.cuda.current_device()] if on_gpu else None}
-    return DistributedDataParallel(_Call(model, run), **options)
+    network = DistributedDataParallel(_Call(model, run), **options)
+    _SHARED.append(network)
+    return _Shared(network)
 
 
 def gradients_wait(run: Callable[[Tensor], Any], wait: bool) -> AbstractContextManager[None]:
     """Leave the gradients of a backward pass in their process, if `wait`; a later one averages all that was added."""
-    return run.no_sync() if wait and isinstance(run, DistributedDataParallel) else nullcontext()
+    return run.network.no_sync() if wait and isinstance(run, _Shared) else nullcontext()
