@@ -106,6 +106,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     assert "cannot be read" in message(tmp_path / "empty.npy")
     (tmp_path / "text.npz").write_text("nonsense")
     assert "cannot be read" in message(tmp_path / "text.npz")
+    assert "no array of NumPy's" in message(tmp_path / "text.npz")
     whole = saved(tmp_path / "cut.npz", maps()).read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     assert "cannot be read" in message(tmp_path / "cut.npz")

@@ -74,9 +74,10 @@ def _load(path: Path) -> NDArray[Any]:
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; {ACCEPTED}. Check the path.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RequestError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}); {ACCEPTED}. Write it again."
-        ) from error
+        reason = str(error).splitlines()[0]
+        if "allow_pickle=`" in reason:  # NumPy takes any other file for a pickle, and advises to load it unsafely
+            reason = "no array of NumPy's"
+        raise RequestError(f"{path}: cannot be read ({reason}); {ACCEPTED}. Write it again.") from error
 
 
 def _array_of(path: Path, found: Any) -> NDArray[Any]:
